@@ -1,0 +1,57 @@
+// The host tier's memory: one arena, cut into extents of 64 MiB, cut into slots of one size class each.
+//
+// An extent belongs to a size class while any of its slots is in use and returns to the free list when the last one is
+// freed: memory moves between size classes, so a change of block size does not strand it. Slots are page-aligned and in
+// multiples of 4 KiB, so an image (block_image.h) is written to the SSD straight from its slot.
+//
+// The arena is a memfd of our own (never UCX's allocator, which touches every page at once and leaves files behind).
+// Pages are touched when first used. Thread-safe; O(1); the lock is held for a few instructions.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "store/world/metrics.h"
+
+namespace kedge {
+
+// A slot by number; valid until freed. 0 is "no slot".
+struct HostSlot {
+  uint32_t id = 0;  // page number of the slot's first page in the arena, plus 1
+  explicit operator bool() const { return id != 0; }
+  friend bool operator==(const HostSlot&, const HostSlot&) = default;
+};
+
+class HostTier {
+ public:
+  struct Options {
+    uint64_t capacity_bytes = 0;  // rounded down to whole extents; at least one
+  };
+  static absl::StatusOr<std::unique_ptr<HostTier>> Create(const Options& options);
+  virtual ~HostTier() = default;
+
+  // A slot of at least `bytes` (1 to one extent). RESOURCE_EXHAUSTED when neither a slot of the class nor a free extent is left: evict, then ask again.
+  // `owner` is kept with the slot for `VisitExtent`.
+  virtual absl::StatusOr<HostSlot> Allocate(uint64_t bytes, uint64_t owner) = 0;
+  virtual void Free(HostSlot slot) = 0;
+  virtual void SetOwner(HostSlot slot, uint64_t owner) = 0;
+
+  virtual uint8_t* Data(HostSlot slot) const = 0;
+  virtual uint64_t SlotBytes(HostSlot slot) const = 0;
+
+  // Would freeing this slot let `bytes` be allocated? (Same class.) Lets an evictor pick victims that help.
+  virtual bool SameClass(HostSlot slot, uint64_t bytes) const = 0;
+  // Owners of the slots in use in the extent of another class that is cheapest to empty (fewest slots in use); empty when there is none.
+  // To move an extent to the class of `bytes`, evict all of them.
+  virtual std::vector<uint64_t> CheapestExtentOwners(uint64_t bytes) const = 0;
+
+  virtual uint64_t capacity_bytes() const = 0;
+  virtual uint64_t used_bytes() const = 0;  // bytes of slots in use
+  virtual void VisitMetrics(MetricsVisitor& visitor) const = 0;
+};
+
+}  // namespace kedge
