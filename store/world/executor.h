@@ -1,6 +1,7 @@
 // Threads as an argument. The real executor has a pool; the stepped one runs tasks when a test says so.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -13,7 +14,8 @@ namespace kedge {
 using Task = absl::AnyInvocable<void()>;
 
 // One thread of its own that calls `body` again and again until it is destroyed. Destruction calls `wake` (so that a
-// sleeping body returns), joins, and then no call of body is under way. Never destroy a loop from its own body.
+// sleeping body returns), joins, and then no call of body is under way. A wake that comes just before the body goes to
+// sleep must count too (an eventfd, or a flag under the mutex). Never destroy a loop from its own body.
 class Loop {
  public:
   virtual ~Loop() = default;
@@ -33,6 +35,7 @@ class Executor {
   virtual std::unique_ptr<Loop> StartLoop(std::string name, std::function<void()> body,
                                           std::function<void()> wake) = 0;
   // Runs no timer any more, waits until running and posted tasks are done. Posts after this are dropped. Idempotent.
+  // Never from a task. Loops are their owners' to end.
   virtual void Shutdown() = 0;
 };
 
