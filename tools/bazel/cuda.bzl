@@ -19,7 +19,8 @@ def _cuda_objects_impl(ctx):
         args.add_all(_NVCC_FLAGS)
         args.add("-DKEDGE_CUDA=1")
         args.add_all(context.defines, before_each = "-D")
-        args.add_all(context.quote_includes, before_each = "-I")
+        args.add_all([".", ctx.bin_dir.path], before_each = "-I")
+        args.add_all(context.system_includes, before_each = "-isystem")
         args.add("-c", src)
         args.add("-o", object)
         ctx.actions.run(
