@@ -1,10 +1,10 @@
 // The header of one stored block: what its bytes are, and how to know that they are right.
 //
-// The header travels with every block, on the wire and on disk, in one encoding (proto/README.md has
-// each byte). Digests are XXH3-128. A part's digest is seeded with (key, variant, part index), so the
-// right bytes under a wrong name fail; the root digest covers the whole encoded header, and with it
-// every part's digest. XXH3 is no signature: it guards against faults, not against a forger inside the
-// trust domain; a forger outside cannot name the key.
+// The header travels with every block, on the wire and on disk, in one encoding (proto/README.md
+// has each byte). Digests are XXH3-128. A part's digest is seeded with (key, variant, part index),
+// so the right bytes under a wrong name fail; the root digest covers the whole encoded header, and
+// with it every part's digest. XXH3 is no signature: it guards against faults, not against a forger
+// inside the trust domain; a forger outside cannot name the key.
 //
 // The bytes of (key, variant) never change once stored.
 #pragma once
@@ -25,9 +25,10 @@
 namespace kedge {
 
 inline constexpr uint16_t kBlockHeaderVersion = 1;
-inline constexpr uint64_t kBlockBytesMax = 64ull << 20;     // payload; one arena extent holds it
-inline constexpr uint32_t kPartCountMax = 2048;             // 256 layers of 5 components, rounded up
 inline constexpr uint32_t kBlockHeaderBytesMax = 64 << 10;  // fits one frame's body
+inline constexpr uint32_t kBlockHeaderPrefixBytes = 16;     // magic, version, length
+inline constexpr uint32_t kBlockHeaderFixedBytes = 192;     // everything before the part directory
+inline constexpr uint32_t kPartEntryBytes = 20;
 inline constexpr uint32_t kVariantBytes = 48;
 
 // The codec chain's name, e.g. "raw", "kivi2g32", "prefixkv0.5+kivi2g32". Zero padded.
@@ -35,7 +36,8 @@ struct Variant {
   std::array<char, kVariantBytes> name{};
 
   static Variant Raw();
-  // InvalidArgument naming the text: empty, longer than kVariantBytes - 1, or with a character outside [a-z0-9.+_-].
+  // InvalidArgument naming the text: empty, longer than kVariantBytes - 1, or with a character
+  // outside [a-z0-9.+_-].
   static absl::StatusOr<Variant> Parse(std::string_view text);
   std::string_view view() const;
   friend bool operator==(const Variant&, const Variant&) = default;
@@ -84,18 +86,21 @@ struct BlockHeader {
   uint32_t encoded_bytes() const;
 };
 
-// Encoded form; sets the root digest inside (and in header.root). InvalidArgument naming field and value when
-// header's fields contradict each other or pass a limit.
+// Encoded form; sets the root digest inside (and in header.root). InvalidArgument naming field and
+// value when header's fields contradict each other or pass a limit.
 absl::StatusOr<std::vector<uint8_t>> EncodeBlockHeader(BlockHeader& header);
 
-// Bytes of the header that starts at `bytes`, from its fixed prefix alone. DataLoss when magic, version or length are wrong.
+// Bytes of the header that starts at `bytes`, from its first kBlockHeaderPrefixBytes alone.
+// DataLoss when magic or length are wrong, Unimplemented for another version.
 absl::StatusOr<uint32_t> PeekBlockHeaderBytes(std::span<const uint8_t> bytes);
 // Parses hostile bytes: lengths before use, version before content, root digest before any field is
-// believed. DataLoss (damaged) or Unimplemented (other version) or InvalidArgument (contradiction); the text names the field and the value.
-// `bytes` may be longer than the header; the rest is ignored.
+// believed. DataLoss (damaged) or Unimplemented (other version) or InvalidArgument (contradiction);
+// the text names the field and the value. `bytes` may be longer than the header; the rest is
+// ignored.
 absl::StatusOr<BlockHeader> DecodeBlockHeader(std::span<const uint8_t> bytes);
 
-// Digest of one part as a stream, for bytes that arrive in pieces. Reusable; not thread-safe. Allocates once.
+// Digest of one part as a stream, for bytes that arrive in pieces. Reusable; not thread-safe.
+// Allocates once.
 class PartDigester {
  public:
   PartDigester();

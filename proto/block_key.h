@@ -1,16 +1,17 @@
 // Names of blocks: 32-byte keys that only the holder of a tenant's salt can compute.
 //
-// key = HMAC-SHA-256(salt, domain || ...), one domain for each keyspace, so that a key of one space can
-// never equal one of another. Nodes store and compare keys; they never hold a salt.
+// key = HMAC-SHA-256(salt, domain || ...), one domain for each keyspace, so that a key of one space
+// can never equal one of another. Nodes store and compare keys; they never hold a salt.
 //
 //   prefix  chained over (fingerprint, parent key, token ids of one block): same tokens, same
-//           positions, same everything before. Or over (fingerprint, the engine's own chained hash).
+//           positions, same everything before. Or over (fingerprint, the engine's own chained
+//           hash).
 //   chunk   a prefix chain whose root is a canonical recipe of the model: position-free.
 //   anchor  KVCOMM objects.
 //   opaque  any bytes of the caller: put, get, exists, remove.
 //
-// A *placement id* (8 bytes) travels with a key. Blocks of one run (32 blocks of one chain) share it, so
-// that they live on the same node and are evicted together, tail first.
+// A *placement id* (8 bytes) travels with a key. Blocks of one run (32 blocks of one chain) share
+// it, so that they live on the same node and are evicted together, tail first.
 #pragma once
 
 #include <array>
@@ -55,8 +56,8 @@ struct TenantSalt {
 
 // Everything that makes KV interchangeable. Two engines share KV only when all of it is equal.
 struct ModelIdentity {
-  std::string weights_id;    // e.g. a digest of the weights, or "org/name@revision"
-  std::string adapter_id;    // LoRA; empty for none
+  std::string weights_id;  // e.g. a digest of the weights, or "org/name@revision"
+  std::string adapter_id;  // LoRA; empty for none
   std::string tokenizer_id;
   KvShape shape;             // includes dtype, block_tokens and the shard
   double rope_theta = 0;     // 0: no RoPE
@@ -76,9 +77,9 @@ inline constexpr uint32_t kPlacementRunBlocks = 32;
 // One block of a chain: its name and where it belongs.
 struct ChainLink {
   BlockKey key;
-  BlockKey parent;        // zero for the first block
+  BlockKey parent;  // zero for the first block
   uint64_t placement = 0;
-  uint32_t depth = 0;     // 0 for the first block
+  uint32_t depth = 0;  // 0 for the first block
 };
 
 // Computes the links of prefix (or chunk) chains. Const methods; any thread.

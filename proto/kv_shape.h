@@ -11,11 +11,15 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
 namespace kedge {
+
+inline constexpr uint64_t kBlockBytesMax = 64ull << 20;  // payload; one arena extent holds it
+inline constexpr uint32_t kPartCountMax = 2048;          // 256 layers of 5 components, rounded up
 
 enum class DType : uint8_t { kF32 = 1, kF16 = 2, kBf16 = 3, kF8E4m3 = 4, kU8 = 5 };
 
@@ -49,19 +53,23 @@ struct KvShape {
                                uint16_t block_tokens, DType dtype);
 
   bool opaque() const { return components == 0; }
-  uint32_t components_per_layer() const { return static_cast<uint32_t>(__builtin_popcount(components)); }
+  uint32_t components_per_layer() const {
+    return static_cast<uint32_t>(__builtin_popcount(components));
+  }
   // 1 for an opaque value.
   uint32_t part_count() const { return opaque() ? 1 : layer_count * components_per_layer(); }
   // Bytes of one part as an engine holds it (codec `raw`). 0 for an opaque value.
   uint64_t raw_part_bytes() const;
+  // Meaningful for a shape that passes Validate(); others may wrap around.
   uint64_t raw_block_bytes() const { return raw_part_bytes() * part_count(); }
 
-  // The index of a part inside the block, or InvalidArgument when the layer or the component is not in the shape.
-  // `layer` counts from 0 inside the model, not inside the shard.
+  // The index of a part inside the block, or InvalidArgument when the layer or the component is not
+  // in the shape. `layer` counts from 0 inside the model, not inside the shard.
   absl::StatusOr<uint32_t> PartIndex(uint32_t layer, Component component) const;
 
-  // InvalidArgument naming the field and its value: zero layers, tokens no multiple of 32, an unknown
-  // dtype or component bit, a block past `kBlockBytesMax` (proto/block_header.h).
+  // InvalidArgument naming the field and its value: zero layers, tokens no multiple of 32, an
+  // unknown dtype or component bit, a block past `kBlockBytesMax` or `kPartCountMax`. An opaque
+  // shape is the default one.
   absl::Status Validate() const;
   std::string ToString() const;
 

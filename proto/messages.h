@@ -1,15 +1,20 @@
 // Bodies of the data-plane frames (proto/frame.h), one struct each. proto/README.md has each byte.
 //
-// Every `Decode*` takes hostile bytes: counts are checked against the limits below and against the bytes that
-// are left before anything is reserved; the error names message, field and value. Decoding into a struct
-// that was used before reuses its memory, so a steady stream of requests does not allocate.
-// `Encode*` appends to `out`; encoding what the limits forbid aborts.
+// Every `Decode*` takes hostile bytes: counts are checked against the limits below and against the
+// bytes that are left before anything is reserved; the error names message, field and value.
+// Decoding into a struct that was used before reuses its memory, so a steady stream of requests
+// does not allocate. `Encode*` appends to `out`; encoding what the limits forbid aborts, but a
+// `text` for people is cut to kTextBytesMax.
 //
-// A PUT:  kPutBegin -> kPutReady (a slot for each block that the node wants) -> kChunk... -> kPutCommit -> kPutDone.
-//         A layer-by-layer store is the same, with time between the chunks. A slot with no traffic for `put_idle_ms` is dropped.
-// A GET:  kGet -> for each item one kGetItem (its payload may hold the first bytes) and kChunk... until all parts in
-//         range are there. Offsets are absolute in the block's payload; chunks may come in any order, each byte once.
-//         After kCancel, or when the connection ends, nothing more is sent for the request; what still arrives is dropped by the receiver.
+// A PUT:  kPutBegin -> kPutReady (a slot for each block that the node wants) -> kChunk... ->
+// kPutCommit -> kPutDone.
+//         A layer-by-layer store is the same, with time between the chunks. A slot with no traffic
+//         for `put_idle_ms` is dropped.
+// A GET:  kGet -> for each item one kGetItem (its payload may hold the first bytes) and kChunk...
+// until all parts in
+//         range are there. Offsets are absolute in the block's payload; chunks may come in any
+//         order, each byte once. After kCancel, or when the connection ends, nothing more is sent
+//         for the request; what still arrives is dropped by the receiver.
 #pragma once
 
 #include <cstdint>
@@ -24,10 +29,10 @@
 
 namespace kedge {
 
-inline constexpr uint32_t kBatchItemsMax = 1024;   // items in one request
-inline constexpr uint32_t kVariantsMax = 8;        // accepted variants in one request
+inline constexpr uint32_t kBatchItemsMax = 1024;  // items in one request
+inline constexpr uint32_t kVariantsMax = 8;       // accepted variants in one request
 inline constexpr uint32_t kMembersMax = 1024;
-inline constexpr uint32_t kTextBytesMax = 512;     // names, addresses, error texts
+inline constexpr uint32_t kTextBytesMax = 512;  // names, addresses, error texts
 
 struct Member {
   std::string node_id;
@@ -55,7 +60,8 @@ struct KeyItem {
   uint64_t placement = 0;
 };
 
-inline constexpr uint16_t kMatchFlagRun = 1;    // keys are a chain: stop at the first one that is not held
+inline constexpr uint16_t kMatchFlagRun =
+    1;  // keys are a chain: stop at the first one that is not held
 inline constexpr uint16_t kMatchFlagLease = 2;  // lease what is found
 
 struct MatchBody {
@@ -68,7 +74,7 @@ struct MatchBody {
 struct MatchItem {
   ResultCode code = ResultCode::kAbsent;
   TierId tier = TierId::kNone;
-  uint8_t variant = 0;         // index into MatchBody::variants (0 when that was empty)
+  uint8_t variant = 0;  // index into MatchBody::variants (0 when that was empty)
   uint64_t payload_bytes = 0;
 };
 
@@ -81,7 +87,8 @@ struct MatchReplyBody {
 struct GetRequestItem {
   BlockKey key;
   uint64_t placement = 0;
-  uint64_t capacity_bytes = 0;  // room the caller has for the parts in range; a larger block answers kTooSmall
+  uint64_t capacity_bytes =
+      0;  // room the caller has for the parts in range; a larger block answers kTooSmall
 };
 
 struct GetBody {
@@ -95,9 +102,9 @@ struct GetItemBody {
   uint32_t item = 0;
   ResultCode code = ResultCode::kInternal;
   TierId tier = TierId::kNone;
-  uint64_t payload_offset = 0;          // where this message's payload belongs
-  std::span<const uint8_t> header;      // encoded block header; empty unless kOk. Points into the frame
-  std::string text;                     // why not, for people; empty on success
+  uint64_t payload_offset = 0;      // where this message's payload belongs
+  std::span<const uint8_t> header;  // encoded block header; empty unless kOk. Points into the frame
+  std::string text;                 // why not, for people; empty on success
 };
 
 struct ChunkBody {
@@ -165,7 +172,7 @@ struct ErrorBody {
   std::vector<Member> members;  // with kStaleEpoch
 };
 
-#define KEDGE_MESSAGE(Name)                                        \
+#define KEDGE_MESSAGE(Name)                                             \
   void Encode##Name(const Name##Body& body, std::vector<uint8_t>& out); \
   absl::Status Decode##Name(std::span<const uint8_t> bytes, Name##Body& body)
 
