@@ -47,8 +47,8 @@ _cuda_objects = rule(
 def cuda_library(name, srcs, hdrs = [], deps = [], visibility = None):
     """A library of .cu files with C++ headers.
 
-    With --config=cuda it holds what nvcc makes of `srcs`, and defines KEDGE_CUDA=1 for itself and for what
-    depends on it. Without, it is its headers only; `#if KEDGE_CUDA` is then false, and
+    With --config=cuda it holds what nvcc makes of `srcs`, and defines KEDGE_CUDA=1 for itself and
+    for what depends on it. Without, it is its headers only: `#if KEDGE_CUDA` is false, and
     select({"//tools/bazel:cuda": ..., "//conditions:default": ...}) decides in BUILD files.
 
     Args:

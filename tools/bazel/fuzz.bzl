@@ -3,8 +3,8 @@
 def kedge_fuzz(name, srcs, deps = [], corpus = [], visibility = None):
     """A program around LLVMFuzzerTestOneInput.
 
-    By default a test: it replays the corpus and some thousands of seeded mutations of it. Under --config=fuzz
-    the same source becomes a libFuzzer program, which `tools/test --fuzz` runs for a while.
+    By default a test: it replays the corpus and some thousands of seeded mutations of it. Under
+    --config=fuzz the same source becomes a libFuzzer program; `tools/test --fuzz` runs it.
 
     Args:
       name: of the target, ends with _fuzz.

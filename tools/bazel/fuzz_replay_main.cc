@@ -1,7 +1,7 @@
-// The main() of a fuzz target in the default build: replays the files named on the command line, then mutates
-// them with a fixed seed, so that every test run takes the same inputs. Under --config=fuzz libFuzzer takes its
-// place. A finding is a crash, an abort or a sanitizer report; the input that caused it is written beside the
-// test's outputs first.
+// The main() of a fuzz target in the default build: replays the files named on the command line,
+// then mutates them with a fixed seed, so that every test run takes the same inputs. Under
+// --config=fuzz libFuzzer takes its place. A finding is a crash, an abort or a sanitizer report;
+// the input that caused it is written beside the test's outputs first.
 
 #include <cstddef>
 #include <cstdint>
@@ -23,9 +23,8 @@ constexpr int kMutations = 4000;
 constexpr size_t kMaxInputBytes = 64 * 1024;
 
 // Numbers that lengths and offsets trip over, written in 1, 2, 4 or 8 bytes.
-constexpr uint64_t kEdges[] = {0,          1,          0x7f,       0x80,
-                               0xff,       0x7fff,     0xffff,     0x7fffffff,
-                               0x80000000, 0xffffffff, 1ull << 63, ~0ull};
+constexpr uint64_t kEdges[] = {0,      1,          0x7f,       0x80,       0xff,       0x7fff,
+                               0xffff, 0x7fffffff, 0x80000000, 0xffffffff, 1ull << 63, ~0ull};
 
 class Mutator {
  public:

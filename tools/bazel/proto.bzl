@@ -3,7 +3,8 @@
 def kedge_proto(name, src, deps = [], visibility = None):
     """A C++ library of the messages and services of one .proto file.
 
-    Include it as "<package>/<file>.pb.h" and "<package>/<file>.grpc.pb.h". Imports are workspace-relative.
+    Include it as "<package>/<file>.pb.h" and "<package>/<file>.grpc.pb.h". Imports are relative
+    to the workspace.
 
     Args:
       name: of the library.
