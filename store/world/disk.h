@@ -13,7 +13,7 @@
 
 namespace kedge {
 
-// Offsets, lengths and memory of `DirectWrite`/`DirectRead` are multiples of this.
+// Offsets, lengths and memory of reads and writes are multiples of this.
 inline constexpr uint32_t kDiskPageBytes = 4096;
 
 // One open file. Reads and writes of different ranges may run on several threads at once. Closing is destruction.
@@ -24,6 +24,9 @@ class File {
   // Writes all of `bytes` at `offset`; page-aligned memory, offset and length. RESOURCE_EXHAUSTED when full,
   // PERMISSION_DENIED when read-only, DATA_LOSS on I/O errors; the text names path, offset and errno.
   virtual absl::Status Write(uint64_t offset, std::span<const uint8_t> bytes) = 0;
+  // The pieces one after the other from `offset` on, in as few calls as the system allows. Each is aligned as for Write.
+  // On an error any part of them may have been written.
+  virtual absl::Status WriteGather(uint64_t offset, std::span<const std::span<const uint8_t>> pieces) = 0;
   // Fills all of `bytes`; OUT_OF_RANGE when the file ends first. Same alignment.
   virtual absl::Status Read(uint64_t offset, std::span<uint8_t> bytes) = 0;
   // What was written before the call survives a power cut after it. (fdatasync)
