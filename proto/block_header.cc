@@ -312,39 +312,4 @@ absl::StatusOr<BlockHeader> DecodeBlockHeader(std::span<const uint8_t> bytes) {
   return header;
 }
 
-absl::Status VerifyPart(const BlockHeader& header, uint32_t part, std::span<const uint8_t> bytes) {
-  if (part >= header.parts.size()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("part: ", part, " of a block of ", header.parts.size(), " parts"));
-  }
-  const PartEntry& entry = header.parts[part];
-  const auto name = [&] {
-    return absl::StrCat("block ", header.key.ToHex(), " variant ",
-                        std::string(header.variant.view()), " part ", part);
-  };
-  if (bytes.size() != entry.bytes) {
-    return absl::DataLossError(
-        absl::StrCat(name(), ": ", bytes.size(), " bytes, the header says ", entry.bytes));
-  }
-  const Digest128 digest = PartDigest(header.key, header.variant, part, bytes);
-  if (digest == entry.digest) return absl::OkStatus();
-  return absl::DataLossError(absl::StrCat(name(), ": digest ", digest.ToHex(), ", the header says ",
-                                          entry.digest.ToHex()));
-}
-
-absl::Status VerifyPayload(const BlockHeader& header, std::span<const uint8_t> payload) {
-  if (payload.size() != header.payload_bytes()) {
-    return absl::DataLossError(absl::StrCat("block ", header.key.ToHex(), ": payload of ",
-                                            payload.size(), " bytes, the header says ",
-                                            header.payload_bytes()));
-  }
-  for (uint32_t part = 0; part < header.parts.size(); ++part) {
-    const uint32_t bytes = header.parts[part].bytes;
-    if (absl::Status status = VerifyPart(header, part, payload.first(bytes)); !status.ok())
-      return status;
-    payload = payload.subspan(bytes);
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace kedge

@@ -14,7 +14,7 @@ constexpr uint32_t kMemberBytesMin = 6;
 constexpr uint32_t kKeyItemBytes = 40;
 constexpr uint32_t kMatchItemBytes = 12;
 constexpr uint32_t kGetRequestItemBytes = 48;
-constexpr uint32_t kPutBeginItemBytes = 50;
+constexpr uint32_t kPutBeginItemBytes = 54;
 constexpr uint32_t kPutReadyItemBytes = 9;
 
 void PutKey(WireWriter& out, const BlockKey& key) { out.Bytes(key.bytes); }
@@ -34,6 +34,14 @@ void TakeVariant(WireReader& in, Variant& variant) {
   } else if (*parsed != variant) {
     in.Fail("variant", "bytes after the name's end are not zero");
   }
+}
+
+uint8_t TakeDurability(WireReader& in) {
+  const uint8_t durability = in.U8("durability");
+  if (durability > kDurabilitySsd && durability != kDurabilityDefault) {
+    in.Fail("durability", absl::StrCat("value ", durability, " is none of 0, 1, 255"));
+  }
+  return durability;
 }
 
 void PutCode(WireWriter& out, ResultCode code) { out.U8(static_cast<uint8_t>(code)); }
@@ -255,24 +263,28 @@ absl::Status DecodeChunk(std::span<const uint8_t> bytes, ChunkBody& body) {
 void EncodePutBegin(const PutBeginBody& body, std::vector<uint8_t>& out) {
   WireWriter to(out);
   PutVariant(to, body.variant);
+  to.U8(body.durability);
   to.Count(body.items.size(), kBatchItemsMax);
   for (const PutBeginItem& item : body.items) {
     PutKey(to, item.key);
     to.U64(item.placement);
     to.U64(item.payload_bytes);
     to.U16(item.part_count);
+    to.U32(item.part_bytes);
   }
 }
 
 absl::Status DecodePutBegin(std::span<const uint8_t> bytes, PutBeginBody& body) {
   WireReader in("put_begin", bytes);
   TakeVariant(in, body.variant);
+  body.durability = TakeDurability(in);
   body.items.resize(in.Count("items", kBatchItemsMax, kPutBeginItemBytes));
   for (PutBeginItem& item : body.items) {
     TakeKey(in, item.key);
     item.placement = in.U64("placement");
     item.payload_bytes = in.U64("payload_bytes");
     item.part_count = in.U16("part_count");
+    item.part_bytes = in.U32("part_bytes");
   }
   return in.Finish();
 }
@@ -306,10 +318,7 @@ void EncodePutCommit(const PutCommitBody& body, std::vector<uint8_t>& out) {
 absl::Status DecodePutCommit(std::span<const uint8_t> bytes, PutCommitBody& body) {
   WireReader in("put_commit", bytes);
   body.slot = in.U64("slot");
-  body.durability = in.U8("durability");
-  if (body.durability > kDurabilitySsd && body.durability != kDurabilityDefault) {
-    in.Fail("durability", absl::StrCat("value ", body.durability, " is none of 0, 1, 255"));
-  }
+  body.durability = TakeDurability(in);
   body.header = in.Blob("header", kBlockHeaderBytesMax);
   return in.Finish();
 }

@@ -121,10 +121,16 @@ struct PutBeginItem {
   uint64_t placement = 0;
   uint64_t payload_bytes = 0;
   uint16_t part_count = 0;
+  // Size of every part when they are all equal (raw blocks; an opaque value's one part): lets the
+  // node digest parts while they arrive. 0: unknown, digested at the commit.
+  uint32_t part_bytes = 0;
 };
 
 struct PutBeginBody {
   Variant variant;
+  // What the caller will ask for at the commit: kExists is answered once the held block is that
+  // durable.
+  uint8_t durability = kDurabilityDefault;
   std::vector<PutBeginItem> items;
 };
 

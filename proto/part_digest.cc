@@ -12,6 +12,7 @@
 #include <xxh_x86dispatch.h>
 #endif
 
+#include "absl/strings/str_cat.h"
 #include "proto/block_header.h"
 #include "proto/header_digest.h"
 #include "proto/wire.h"
@@ -44,7 +45,10 @@ struct PartDigester::State {
   XXH3_state_t xxh3;
 };
 
-PartDigester::PartDigester() : state_(std::make_unique<State>()) { Reset({}, {}, 0); }
+PartDigester::PartDigester() : state_(std::make_unique<State>()) {
+  XXH3_INITSTATE(&state_->xxh3);
+  Reset({}, {}, 0);
+}
 PartDigester::~PartDigester() = default;
 PartDigester::PartDigester(PartDigester&&) noexcept = default;
 PartDigester& PartDigester::operator=(PartDigester&&) noexcept = default;
@@ -68,12 +72,49 @@ Digest128 RootDigest(const BlockKey& key, const Variant& variant, std::span<cons
                      size_t root_at) {
   static constexpr uint8_t kZeros[kRootDigestBytes] = {};
   XXH3_state_t state;
+  XXH3_INITSTATE(&state);  // reset trusts the state's old seed: where the stack holds the same one,
+                           // its secret is not made anew
   XXH3_128bits_reset_withSeed(&state, SeedOf(key, variant, kRootMarker));
   kUpdate(&state, encoded.data(), root_at);
   kUpdate(&state, kZeros, sizeof kZeros);
   const auto rest = encoded.subspan(root_at + kRootDigestBytes);
   kUpdate(&state, rest.data(), rest.size());
   return ToDigest(XXH3_128bits_digest(&state));
+}
+
+absl::Status VerifyPart(const BlockHeader& header, uint32_t part, std::span<const uint8_t> bytes) {
+  if (part >= header.parts.size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("part: ", part, " of a block of ", header.parts.size(), " parts"));
+  }
+  const PartEntry& entry = header.parts[part];
+  const auto name = [&] {
+    return absl::StrCat("block ", header.key.ToHex(), " variant ",
+                        std::string(header.variant.view()), " part ", part);
+  };
+  if (bytes.size() != entry.bytes) {
+    return absl::DataLossError(
+        absl::StrCat(name(), ": ", bytes.size(), " bytes, the header says ", entry.bytes));
+  }
+  const Digest128 digest = PartDigest(header.key, header.variant, part, bytes);
+  if (digest == entry.digest) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat(name(), ": digest ", digest.ToHex(), ", the header says ",
+                                          entry.digest.ToHex()));
+}
+
+absl::Status VerifyPayload(const BlockHeader& header, std::span<const uint8_t> payload) {
+  if (payload.size() != header.payload_bytes()) {
+    return absl::DataLossError(absl::StrCat("block ", header.key.ToHex(), ": payload of ",
+                                            payload.size(), " bytes, the header says ",
+                                            header.payload_bytes()));
+  }
+  for (uint32_t part = 0; part < header.parts.size(); ++part) {
+    const uint32_t bytes = header.parts[part].bytes;
+    if (absl::Status status = VerifyPart(header, part, payload.first(bytes)); !status.ok())
+      return status;
+    payload = payload.subspan(bytes);
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace kedge
