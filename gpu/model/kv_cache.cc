@@ -1,0 +1,67 @@
+#include "gpu/model/kv_cache.h"
+
+#include "absl/base/internal/raw_logging.h"
+#include "absl/strings/str_cat.h"
+#include "gpu/kernels/cast.h"
+
+namespace kedge {
+
+absl::StatusOr<KvCache> KvCache::Create(Device& device, const Geometry& geometry,
+                                        int64_t capacity) {
+  if (geometry.layers <= 0 || geometry.kv_heads <= 0 || geometry.head_size <= 0 ||
+      !kernels::IsFloatDType(geometry.dtype)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("kv cache: layers=", geometry.layers, " kv_heads=", geometry.kv_heads,
+                     " head_size=", geometry.head_size, " dtype=", static_cast<int>(geometry.dtype),
+                     " is not a geometry of f32, f16 or bf16 keys and values"));
+  }
+  if (capacity <= 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("kv cache: capacity: ", capacity, " tokens is not positive"));
+  }
+  KvCache cache;
+  cache.geometry_ = geometry;
+  cache.capacity_ = capacity;
+  int64_t bytes = geometry.kv_heads;
+  if (__builtin_mul_overflow(bytes, geometry.head_size, &bytes) ||
+      __builtin_mul_overflow(bytes, kernels::FloatBytes(geometry.dtype), &cache.token_bytes_) ||
+      __builtin_mul_overflow(cache.token_bytes_, capacity, &bytes) ||
+      __builtin_mul_overflow(bytes, 2 * geometry.layers, &bytes)) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("kv cache: capacity: ", capacity, " tokens does not fit in memory"));
+  }
+  absl::StatusOr<DeviceBuffer> memory = DeviceBuffer::Create(device, bytes);
+  if (!memory.ok()) return memory.status();
+  cache.memory_ = *std::move(memory);
+  return cache;
+}
+
+void KvCache::set_length(int64_t length) {
+  ABSL_RAW_CHECK(length >= 0 && length <= capacity_, "KvCache length outside its capacity");
+  length_ = length;
+}
+
+int64_t KvCache::Offset(int64_t layer, Component component, int64_t first_token,
+                        int64_t tokens) const {
+  ABSL_RAW_CHECK(layer >= 0 && layer < geometry_.layers, "KvCache layer out of range");
+  ABSL_RAW_CHECK(component == Component::kK || component == Component::kV,
+                 "KvCache holds keys and values only");
+  ABSL_RAW_CHECK(first_token >= 0 && tokens >= 0 && first_token <= capacity_ - tokens,
+                 "KvCache tokens out of range");
+  const int64_t array = 2 * layer + (component == Component::kV ? 1 : 0);
+  return (array * capacity_ + first_token) * token_bytes_;
+}
+
+std::span<uint8_t> KvCache::PartSpan(int64_t layer, Component component, int64_t first_token,
+                                     int64_t tokens) {
+  const int64_t offset = Offset(layer, component, first_token, tokens);
+  return {memory_.as<uint8_t>() + offset, static_cast<size_t>(tokens * token_bytes_)};
+}
+
+std::span<const uint8_t> KvCache::PartSpan(int64_t layer, Component component, int64_t first_token,
+                                           int64_t tokens) const {
+  const int64_t offset = Offset(layer, component, first_token, tokens);
+  return {memory_.as<const uint8_t>() + offset, static_cast<size_t>(tokens * token_bytes_)};
+}
+
+}  // namespace kedge

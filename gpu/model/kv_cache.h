@@ -1,0 +1,61 @@
+// The keys and values of one sequence, as the runner reads and writes them.
+//
+// Each layer has one array of keys and one of values, [capacity][kv_heads][head_size] in the
+// cache's dtype, tokens contiguous. Keys are stored rotated at their true positions, as engines
+// keep them. So a block's part (proto/kv_shape.h) is one contiguous span, and moving KV to and from
+// a store is a copy of `PartSpan`, without any conversion.
+//
+// `length()` tokens from the front are valid. Filling tokens from elsewhere is: write their parts,
+// then `set_length`. The memory is the device's; on the CPU device spans may be read and written
+// directly. Not thread-safe, but different layers may be filled and read by different threads.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "absl/status/statusor.h"
+#include "gpu/device/device.h"
+#include "proto/kv_shape.h"
+
+namespace kedge {
+
+class KvCache {
+ public:
+  struct Geometry {
+    int64_t layers = 0;
+    int64_t kv_heads = 0;
+    int64_t head_size = 0;
+    DType dtype = DType::kF32;  // f32, f16 or bf16
+  };
+
+  // Room for `capacity` tokens. The device must outlive the cache. ResourceExhausted when the
+  // memory is refused, InvalidArgument for a geometry or capacity that is not positive.
+  static absl::StatusOr<KvCache> Create(Device& device, const Geometry& geometry, int64_t capacity);
+
+  int64_t length() const { return length_; }
+  // Aborts outside [0, capacity()]. Shortening forgets the tokens at the end.
+  void set_length(int64_t length);
+  int64_t capacity() const { return capacity_; }
+  const Geometry& geometry() const { return geometry_; }
+  // Bytes of one token in one part.
+  int64_t token_bytes() const { return token_bytes_; }
+
+  // The bytes of tokens [first_token, first_token + tokens) in one layer; `component` is kK or kV.
+  // Tokens may lie beyond length(), but not beyond capacity(). Aborts on arguments out of range.
+  std::span<uint8_t> PartSpan(int64_t layer, Component component, int64_t first_token,
+                              int64_t tokens);
+  std::span<const uint8_t> PartSpan(int64_t layer, Component component, int64_t first_token,
+                                    int64_t tokens) const;
+
+ private:
+  KvCache() = default;
+  int64_t Offset(int64_t layer, Component component, int64_t first_token, int64_t tokens) const;
+
+  Geometry geometry_;
+  int64_t capacity_ = 0;
+  int64_t token_bytes_ = 0;
+  int64_t length_ = 0;
+  DeviceBuffer memory_;  // [layers][k, v][capacity][kv_heads][head_size]
+};
+
+}  // namespace kedge
