@@ -1,7 +1,7 @@
 // The inner loop of matmul and attention: a tile of rows times a stripe of columns.
 //
 // Included once per instruction set by the .cc files that use it (Highway's -inl convention), hence
-// the unusual guard.
+// the guard that lets it through again for each one, instead of #pragma once.
 #if defined(KEDGE_GPU_KERNELS_ROW_TILE_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef KEDGE_GPU_KERNELS_ROW_TILE_INL_H_
 #undef KEDGE_GPU_KERNELS_ROW_TILE_INL_H_
