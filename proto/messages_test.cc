@@ -111,8 +111,10 @@ TEST(Messages, GetItemHeaderGoesWithOkOnly) {
 }
 
 TEST(Messages, PutSequence) {
-  PutBeginBody begin{.variant = Variant::Raw()};
-  begin.items = {{Key(3), 1, 65536, 8}, {Key(4), 2, 0, 1}};
+  PutBeginBody begin{.variant = Variant::Raw(), .durability = kDurabilitySsd};
+  begin.items = {{Key(3), 1, 65536, 8, 8192}, {Key(4), 2, 0, 1}};
+  EXPECT_EQ(RoundTrip(begin, EncodePutBegin, DecodePutBegin).items[0].part_bytes, 8192u);
+  EXPECT_EQ(RoundTrip(begin, EncodePutBegin, DecodePutBegin).durability, kDurabilitySsd);
   EXPECT_EQ(RoundTrip(begin, EncodePutBegin, DecodePutBegin).items[0].part_count, 8);
   PutReadyBody ready;
   ready.items = {{ResultCode::kOk, 17}, {ResultCode::kExists, 0}};

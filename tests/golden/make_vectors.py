@@ -1,11 +1,11 @@
 #!/usr/bin/python3
 """Makes the test vectors of proto/ a second time, from proto/README.md alone.
 
-    tests/golden/make_vectors.py           write vectors/*.json and the seeds of the fuzz targets in proto/
-    tests/golden/make_vectors.py --check   compare them with what is there; exits 1 where they differ
+    make_vectors.py           write vectors/*.json and the seeds of the fuzz targets in proto/
+    make_vectors.py --check   compare them with what is there; exits 1 where they differ
 
-Needs Debian's python3-xxhash. The C++ side is vectors/vectors_test.cc. Only the page, hashlib, hmac, struct and
-XXH3 are used here: where code and page disagree, the test fails.
+Needs Debian's python3-xxhash. The C++ side is vectors/vectors_test.cc. Only the page, hashlib,
+hmac, struct and XXH3 are used here: where code and page disagree, the test fails.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ import sys
 try:
     import xxhash
 except ImportError:
-    sys.exit("make_vectors.py: the module xxhash is missing; install python3-xxhash (tools/setup --test)")
+    sys.exit("make_vectors.py: no module xxhash; install python3-xxhash (tools/setup --test)")
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -75,7 +75,8 @@ def chain_links(salt, root, contents):
         message = b"kedge/link/1" + root + parent + bytes([source]) + content
         key = hmac.new(salt, message, hashlib.sha256).digest()
         first_of_run = key if depth % 32 == 0 else links[depth // 32 * 32]["key"]
-        links.append({"key": key, "parent": parent, "depth": depth, "placement": le64(first_of_run)})
+        links.append({"key": key, "parent": parent, "depth": depth,
+                      "placement": le64(first_of_run)})
     return links
 
 
@@ -96,7 +97,8 @@ MODELS = [
     {"weights_id": "org/model@1", "adapter_id": "", "tokenizer_id": "org/model", "rope_scaling": "",
      "kv_scales_id": "", "rope_theta": 10000.0, "shape": shape(4, 2, 64, 32, "bf16")},
     {"weights_id": "sha256:00ff", "adapter_id": "lora-7", "tokenizer_id": "mod\u00e8le",
-     "rope_scaling": "yarn factor=4 original=32768", "kv_scales_id": "scales-3", "rope_theta": 1000000.5,
+     "rope_scaling": "yarn factor=4 original=32768", "kv_scales_id": "scales-3",
+     "rope_theta": 1000000.5,
      "shape": shape(40, 8, 128, 64, "f8e4m3", layer_begin=40, head_begin=8)},
 ]
 
@@ -105,7 +107,8 @@ def make_keys():
     salts = ["tenant-a", "0123456789abcdef" * 4]
     chains = []
     for case, (salt, model, keyspace, extra) in enumerate([
-            (salts[0], 0, "prefix", b""), (salts[1], 1, "chunk", b""), (salts[1], 0, "prefix", b"image:7")]):
+            (salts[0], 0, "prefix", b""), (salts[1], 1, "chunk", b""),
+            (salts[1], 0, "prefix", b"image:7")]):
         blocks = 34 if case == 0 else 2  # 34 passes the border of a run
         tokens = [((i * 2654435761) % 2**32) - 2**31 if case == 1 else i * 17 % 32000
                   for i in range(32 * blocks + 5)]
@@ -113,7 +116,8 @@ def make_keys():
         root = chain_root(fingerprint_of(MODELS[model]), keyspace, extra)
         links = chain_links(salt_of(salt), root, contents)
         chains.append({"salt": salt, "model": model, "keyspace": keyspace, "extra": extra.decode(),
-                       "block_tokens": 32, "tokens": tokens, "links": [link_json(l) for l in links]})
+                       "block_tokens": 32, "tokens": tokens,
+                       "links": [link_json(l) for l in links]})
     hashes = [bytes([1]), bytes(range(32)), bytes(range(64))]
     root = chain_root(fingerprint_of(MODELS[0]), "prefix", b"")
     engine = chain_links(salt_of(salts[0]), root, [(2, h) for h in hashes])
@@ -166,14 +170,14 @@ def make_headers():
     base = {"key": key, "parent": parent, "placement": 0x1122334455667788, "chain_depth": 3,
             "rope_base_position": 96, "keyspace": 1, "fidelity": 1, "rope": 1, "variant": "raw",
             "shape": shape(2, 2, 64, 32, "bf16"), "part_bytes": [8192] * 4}
-    alone = {"parent": ZERO_KEY.hex(), "chain_depth": 0, "rope_base_position": 0, "keyspace": 4, "rope": 0,
-             "shape": OPAQUE}
+    alone = {"parent": ZERO_KEY.hex(), "chain_depth": 0, "rope_base_position": 0,
+             "keyspace": 4, "rope": 0, "shape": OPAQUE}
     lossy = {"variant": "prefixkv0.5+kivi2g32", "fidelity": 3, "rope": 2, "rope_base_position": 0}
     cases = [
         dict(base),
         dict(base, **lossy, part_bytes=[0, 1, 240, 5000]),
-        dict(base, **lossy, keyspace=2, shape=shape(3, 1, 576, 64, "f16", 5, components=("latent",)),
-             part_bytes=[17, 241, 1025]),
+        dict(base, **lossy, keyspace=2,
+             shape=shape(3, 1, 576, 64, "f16", 5, components=("latent",)), part_bytes=[17, 241, 1025]),
     ]
     cases += [dict(base, **alone, part_bytes=[n]) for n in (0, 3, 16, 129, 4096, 100001)]
     return {"pattern": "byte i of part p is (7 i + i / 256 + 13 p + 1) mod 256",
@@ -197,9 +201,9 @@ assert crc32c(b"123456789") == 0xe3069283
 
 def frame_bytes(f):
     tlvs, body = bytes.fromhex(f["tlvs"]), bytes.fromhex(f["body"])
-    front = struct.pack("<4sBBHHHIIIQQQQ16sI", b"KdgF", 1, f["type"], f["flags"], len(tlvs), 0, len(body),
-                        f["payload_bytes"], f["deadline_ms"], f["request"], f["session"], f["tenant"],
-                        f["epoch"], bytes.fromhex(f["trace_id"]), 0)
+    front = struct.pack("<4sBBHHHIIIQQQQ16sI", b"KdgF", 1, f["type"], f["flags"], len(tlvs), 0,
+                        len(body), f["payload_bytes"], f["deadline_ms"], f["request"],
+                        f["session"], f["tenant"], f["epoch"], bytes.fromhex(f["trace_id"]), 0)
     return front + struct.pack("<I", crc32c(front + tlvs + body)) + tlvs + body
 
 
@@ -238,8 +242,9 @@ def make_bodies():
         "get_item": (6, pack("<IBBQ", 6, 0, 3, 99) + blob(header) + text("")),
         "chunk": (7, pack("<QQ", 17, 4096)),
         "cancel": (8, b""),
-        "put_begin": (9, variant("raw") + many([key1 + pack("<QQH", 11, 65536, 8),
-                                                key2 + pack("<QQH", 22, 5, 1)])),
+        "put_begin": (9, variant("raw") + bytes([1]) +
+                      many([key1 + pack("<QQHI", 11, 65536, 8, 8192),
+                            key2 + pack("<QQHI", 22, 5, 1, 0)])),
         "put_ready": (10, many([pack("<BQ", 0, 17), pack("<BQ", 6, 0)])),
         "put_commit": (11, pack("<QB", 17, 255) + blob(header)),
         "put_done": (12, pack("<QB", 17, 13) + text("part 3")),
@@ -258,10 +263,10 @@ def make_frames():
     frames = []
     tlv = struct.pack("<HH", 9, 3) + b"abc" + struct.pack("<HH", 10, 0)
     for name, (kind, body) in make_bodies().items():
-        frame = {"name": name, "type": kind, "flags": 0, "payload_bytes": 1000 if name == "chunk" else 0,
-                 "deadline_ms": 2500, "request": 0x1111111122222222, "session": 0x3333333344444444,
-                 "tenant": 0x5555555566666666, "epoch": 12, "trace_id": bytes(range(160, 176)).hex(),
-                 "tlvs": tlv.hex() if name in ("get", "ping") else "", "body": body.hex()}
+        frame = {"name": name, "type": kind, "flags": 0,
+                 "payload_bytes": 1000 if name == "chunk" else 0, "deadline_ms": 2500, "request": 0x1111111122222222, "session": 0x3333333344444444,
+                 "tenant": 0x5555555566666666, "epoch": 12,
+                 "trace_id": bytes(range(160, 176)).hex(), "tlvs": tlv.hex() if name in ("get", "ping") else "", "body": body.hex()}
         frames.append(dict(frame, head=frame_bytes(frame).hex()))
     return {"frames": frames}
 

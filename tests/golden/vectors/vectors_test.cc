@@ -199,8 +199,8 @@ std::map<std::string, Bytes> Bodies() {
   bodies["get_item"] =
       Encoded<GetItemBody>(EncodeGetItem, {6, ResultCode::kOk, TierId::kSsd, 99, header, ""});
   bodies["chunk"] = Encoded<ChunkBody>(EncodeChunk, {17, 4096});
-  PutBeginBody put_begin{.variant = Variant::Raw(), .items = {}};
-  put_begin.items = {{Key(1), 11, 65536, 8}, {Key(2), 22, 5, 1}};
+  PutBeginBody put_begin{.variant = Variant::Raw(), .durability = kDurabilitySsd, .items = {}};
+  put_begin.items = {{Key(1), 11, 65536, 8, 8192}, {Key(2), 22, 5, 1, 0}};
   bodies["put_begin"] = Encoded(EncodePutBegin, put_begin);
   bodies["put_ready"] =
       Encoded<PutReadyBody>(EncodePutReady, {{{ResultCode::kOk, 17}, {ResultCode::kExists, 0}}});
