@@ -1,5 +1,7 @@
 #include "proto/kv_shape.h"
 
+#include <cstdlib>
+
 #include "absl/base/internal/raw_logging.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
@@ -32,6 +34,7 @@ uint32_t DTypeBytes(DType dtype) {
       return 1;
   }
   ABSL_RAW_LOG(FATAL, "%d is not a DType", static_cast<int>(dtype));
+  std::abort();
 }
 
 const char* DTypeName(DType dtype) {

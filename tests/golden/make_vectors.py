@@ -177,7 +177,8 @@ def make_headers():
         dict(base),
         dict(base, **lossy, part_bytes=[0, 1, 240, 5000]),
         dict(base, **lossy, keyspace=2,
-             shape=shape(3, 1, 576, 64, "f16", 5, components=("latent",)), part_bytes=[17, 241, 1025]),
+             shape=shape(3, 1, 576, 64, "f16", 5, components=("latent",)),
+             part_bytes=[17, 241, 1025]),
     ]
     cases += [dict(base, **alone, part_bytes=[n]) for n in (0, 3, 16, 129, 4096, 100001)]
     return {"pattern": "byte i of part p is (7 i + i / 256 + 13 p + 1) mod 256",
@@ -264,9 +265,12 @@ def make_frames():
     tlv = struct.pack("<HH", 9, 3) + b"abc" + struct.pack("<HH", 10, 0)
     for name, (kind, body) in make_bodies().items():
         frame = {"name": name, "type": kind, "flags": 0,
-                 "payload_bytes": 1000 if name == "chunk" else 0, "deadline_ms": 2500, "request": 0x1111111122222222, "session": 0x3333333344444444,
+                 "payload_bytes": 1000 if name == "chunk" else 0, "deadline_ms": 2500,
+                 "request": 0x1111111122222222, "session": 0x3333333344444444,
                  "tenant": 0x5555555566666666, "epoch": 12,
-                 "trace_id": bytes(range(160, 176)).hex(), "tlvs": tlv.hex() if name in ("get", "ping") else "", "body": body.hex()}
+                 "trace_id": bytes(range(160, 176)).hex(),
+                 "tlvs": tlv.hex() if name in ("get", "ping") else "",
+                 "body": body.hex()}
         frames.append(dict(frame, head=frame_bytes(frame).hex()))
     return {"frames": frames}
 
