@@ -1,4 +1,5 @@
-// The smallest CUDA library: keeps cuda_library and the toolkit's link working while no kernel does.
+// The smallest CUDA library: keeps cuda_library and the toolkit's link working while no kernel
+// does.
 #pragma once
 
 namespace kedge {
