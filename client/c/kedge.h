@@ -7,25 +7,33 @@
  *   kedge_client* client = NULL;
  *   if (kedge_open(&options, &client) != KEDGE_OK) fprintf(stderr, "%s\n", kedge_last_error());
  *
- * Results     Calls return a code. On a code that is no success, kedge_last_error() says in words
+ * Results. Calls return a code. On a code that is no success, kedge_last_error() says in words
  * which field or argument it was and which value it had. Batches have one code for each item.
- * Structs     Each starts with `size`, set by the caller to sizeof the struct. Fields are only ever
- * added at the end, and zero always means "the default". Handles     Opaque. NULL where a handle is
- * needed gives KEDGE_INVALID. *_free and kedge_close take NULL. Handles that outlive their client
- * may still be freed; other calls on them give KEDGE_UNAVAILABLE. Threads     Every call may be
- * made on any thread, on one client by many threads at once, except where a call says otherwise. A
- * client has one thread of its own ("kedge-client"), or two with verify_threads; it calls nothing
- * of the caller's. Freeing or closing a handle while another thread is inside a call with it is an
- * error of the caller. Blocking    Calls that say "blocks" may wait for the network; all others
- * return within microseconds. Memory      Buffers that are handed to a request belong to it until
- * the request has *ended*: kedge_wait returned KEDGE_OK, or kedge_cancel or kedge_request_free
- * returned. Once it has ended no byte is read from them or written to them, whatever the node does
- * later. Never       bytes that were not verified: an item whose code is KEDGE_OK arrived whole,
- * and every part matched its digest under this key. With any other code the item's buffers are
- * undefined. Fork        A client does not survive fork(). In the child every call on it fails with
- * KEDGE_DENIED and a text that says so; *_free and kedge_close in the child release nothing. Open a
- * new client in the child. A tcp or shm client must not be opened in the child of a process that
- * had one open: open after the fork.
+ *
+ * Structs. Each starts with `size`, set by the caller to sizeof the struct. Fields are only ever
+ * added at the end, and zero always means "the default".
+ *
+ * Handles. Opaque. NULL where a handle is needed gives KEDGE_INVALID. *_free and kedge_close take
+ * NULL. Handles that outlive their client may still be freed; other calls on them give
+ * KEDGE_UNAVAILABLE.
+ *
+ * Threads. Every call may be made on any thread, on one client by many threads at once, except
+ * where a call says otherwise. A client has one thread of its own, or two with verify_threads, and
+ * calls nothing of the caller's. Freeing or closing a handle while another thread is inside a call
+ * with it is an error of the caller.
+ *
+ * Blocking. Calls that say "blocks" may wait for the network; all others return without waiting.
+ *
+ * Memory. Buffers that are handed to a request belong to it until the request has *ended*:
+ * kedge_wait returned KEDGE_OK, or kedge_cancel or kedge_request_free returned. Once it has ended
+ * no byte is read from them or written to them, whatever the node does later.
+ *
+ * Never wrong bytes. An item whose code is KEDGE_OK arrived whole, and every part matched its
+ * digest under this key. With any other code the contents of the item's buffers are undefined.
+ *
+ * Fork. A client does not survive fork(). In the child every call on it fails with KEDGE_DENIED and
+ * a text that says so; *_free and kedge_close in the child release nothing. Open a client in the
+ * child.
  */
 #ifndef KEDGE_CLIENT_C_KEDGE_H_
 #define KEDGE_CLIENT_C_KEDGE_H_

@@ -1,0 +1,100 @@
+// Bulk from the node into the caller's memory: get, and fetch by blocks and layers.
+//
+// The request is cut into sub-requests, each a run of items and a range of parts: batches of about
+// kSubRequestBytes, or layer groups that are asked for in order. A few are under way at a time;
+// each has landings (landing.h) of its own. An item ends with kOk when all its ranges have; it
+// fails with the first of them that does, and is left out of the later ones. All ranges of an item
+// must carry one root digest: they are of one and the same copy of the block.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string_view>
+#include <vector>
+
+#include "client/landing.h"
+#include "client/operation.h"
+#include "client/scatter.h"
+#include "proto/messages.h"
+
+namespace kedge {
+
+class GetOperation final : public Operation {
+ public:
+  struct Item {
+    BlockKey key;
+    uint64_t placement = 0;
+    ScatterList to;
+  };
+  struct Question {
+    std::vector<Item> items;
+    std::vector<Variant> variants;  // accepted; empty: any lossless
+    std::optional<KvShape> shape;   // blocks of a model; none: opaque values
+    uint32_t part_begin = 0;
+    uint32_t part_count = 0;  // 0: to the end
+    // Layer groups, in parts; 0: all parts at once. With groups part_count is not 0.
+    uint32_t group_parts = 0;
+    uint32_t layer_parts = 1;  // parts of a layer, to count layers
+  };
+  GetOperation(Question question, uint64_t window_bytes, int64_t deadline_us);
+
+  void Start(Engine& engine) override;
+  void OnFrame(Engine& engine, uint64_t wire, uint32_t tag, const Frame& frame,
+               std::span<const uint8_t> payload) override;
+  void Abandon(Engine& engine, ResultCode code, std::string_view text) override;
+
+ private:
+  struct Sub {          // a sub-request under way; reused
+    uint64_t wire = 0;  // 0: free
+    uint32_t group = 0;
+    uint32_t part_begin = 0;
+    uint32_t part_count = 0;
+    uint64_t bytes = 0;
+    uint32_t running = 0;  // landings that have not ended
+    uint32_t attempt = 0;
+    std::vector<uint32_t> items;  // of the request, by the sub-request's index
+    std::vector<Landing> landings;
+  };
+  struct Batch {  // a run of items
+    uint32_t begin = 0;
+    uint32_t end = 0;
+    uint64_t bytes = 0;
+  };
+  struct Progress {  // of one item
+    uint32_t ranges_left = 0;
+    bool has_root = false;
+    Digest128 root;
+    uint64_t bytes = 0;
+  };
+
+  void CutBatches(uint64_t window_bytes);
+  uint64_t RangeBytes(uint32_t item, uint32_t group) const;
+  uint32_t GroupParts(uint32_t group) const;
+  void AskMore(Engine& engine);
+  void Ask(Engine& engine, uint32_t group, const Batch& batch);
+  void OnGroupPiece(uint32_t group);
+  void EndWhenDone(Engine& engine);
+  Sub& FreeSub(uint32_t& tag);
+  void SendGet(Engine& engine, Sub& sub);
+  void OnLanding(Engine& engine, Sub& sub, uint32_t index);
+  void OnSubEnded(Engine& engine, Sub& sub);
+  void OnError(Engine& engine, Sub& sub, const Frame& frame);
+
+  Question question_;
+  uint64_t in_flight_max_ = 0;
+  uint64_t in_flight_ = 0;
+  std::vector<Batch> batches_;
+  uint32_t groups_ = 1;
+  uint32_t next_group_ = 0;
+  uint32_t next_batch_ = 0;
+  std::vector<std::unique_ptr<Sub>> subs_;  // by tag
+  uint32_t subs_open_ = 0;
+  std::vector<uint32_t> subs_left_;  // of each group, sub-requests that have not ended
+  uint32_t groups_done_ = 0;         // leading groups that are there
+  bool raw_only_ = true;             // part sizes are known before the header comes
+  std::vector<Progress> progress_;
+  GetItemBody item_body_;
+};
+
+}  // namespace kedge
