@@ -3,6 +3,8 @@
 // --config=fuzz libFuzzer takes its place. A finding is a crash, an abort or a sanitizer report;
 // the input that caused it is written beside the test's outputs first.
 
+#include <unistd.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -88,23 +90,29 @@ void Run(const Input& input) {
   LLVMFuzzerTestOneInput(copy.data(), copy.size());
 }
 
-// Leaves the input on disk before running it, so that a crash can be replayed by its file.
+// Leaves the input on disk before running it, so that a crash can be replayed by its file. One
+// open file, rewritten in place: some file systems flush every file that is truncated and closed.
 class Recorder {
  public:
   Recorder() {
     const char* outputs = std::getenv("TEST_UNDECLARED_OUTPUTS_DIR");
-    if (outputs != nullptr) path_ = std::string(outputs) + "/last_input";
+    if (outputs != nullptr)
+      file_ = std::fopen((std::string(outputs) + "/last_input").c_str(), "wb");
+  }
+  ~Recorder() {
+    if (file_ != nullptr) std::fclose(file_);
   }
 
   void Record(const Input& input) const {
-    if (path_.empty()) return;
-    std::ofstream file(path_, std::ios::binary | std::ios::trunc);
-    file.write(reinterpret_cast<const char*>(input.data()),
-               static_cast<std::streamsize>(input.size()));
+    if (file_ == nullptr) return;
+    std::rewind(file_);
+    std::fwrite(input.data(), 1, input.size(), file_);
+    std::fflush(file_);
+    if (ftruncate(fileno(file_), static_cast<off_t>(input.size())) != 0) std::abort();
   }
 
  private:
-  std::string path_;
+  std::FILE* file_ = nullptr;
 };
 
 }  // namespace
