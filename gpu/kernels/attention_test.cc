@@ -1,0 +1,144 @@
+#include "gpu/kernels/attention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "gpu/kernels/cast.h"
+#include "gpu/kernels/random_floats.h"
+
+namespace kedge::kernels {
+namespace {
+
+struct Shape {
+  int64_t heads;
+  int64_t kv_heads;
+  int64_t head_size;
+};
+
+// Queries of all positions and the whole cache; rows of any range can be asked for.
+class Sequence {
+ public:
+  Sequence(const Shape& shape, int64_t tokens, DType dtype, float query_size = 1.0f)
+      : shape_(shape), dtype_(dtype), stride_(shape.heads * shape.head_size + 5) {
+    const int64_t kv = tokens * shape.kv_heads * shape.head_size;
+    q_ = RandomFloats(tokens * stride_, 1);
+    for (float& value : q_) value *= query_size;
+    k_ = Stored(RandomFloats(kv, 2));
+    v_ = Stored(RandomFloats(kv, 3));
+  }
+
+  std::vector<float> Attend(CpuDevice& device, int64_t first, int64_t rows) const {
+    const int64_t width = shape_.heads * shape_.head_size;
+    std::vector<float> out(rows * width, NAN);
+    AttentionArgs args;
+    args.q = q_.data() + first * stride_;
+    args.q_stride = stride_;
+    args.k = k_.data();
+    args.v = v_.data();
+    args.kv_dtype = dtype_;
+    args.out = out.data();
+    args.rows = rows;
+    args.first_position = first;
+    args.heads = shape_.heads;
+    args.kv_heads = shape_.kv_heads;
+    args.head_size = shape_.head_size;
+    args.scale = Scale();
+    std::vector<float> scratch(AttentionScratchFloats(args), NAN);
+    args.scratch = scratch.data();
+    Attention(device, args);
+    return out;
+  }
+
+  // The definition, in double precision.
+  std::vector<double> Reference(int64_t position) const {
+    const int64_t size = shape_.head_size;
+    const std::vector<float> k = Floats(k_);
+    const std::vector<float> v = Floats(v_);
+    std::vector<double> out;
+    for (int64_t head = 0; head < shape_.heads; ++head) {
+      const int64_t kv_head = head / (shape_.heads / shape_.kv_heads);
+      const float* q = q_.data() + position * stride_ + head * size;
+      const auto at = [&](int64_t key) { return (key * shape_.kv_heads + kv_head) * size; };
+      std::vector<double> weights(position + 1);
+      double largest = -1e300;
+      for (int64_t key = 0; key <= position; ++key) {
+        double dot = 0.0;
+        for (int64_t i = 0; i < size; ++i) dot += double{q[i]} * k[at(key) + i];
+        weights[key] = dot * Scale();
+        largest = std::max(largest, weights[key]);
+      }
+      double total = 0.0;
+      for (double& weight : weights) total += weight = std::exp(weight - largest);
+      for (int64_t i = 0; i < size; ++i) {
+        double sum = 0.0;
+        for (int64_t key = 0; key <= position; ++key) sum += weights[key] * v[at(key) + i];
+        out.push_back(sum / total);
+      }
+    }
+    return out;
+  }
+
+ private:
+  float Scale() const { return 1.0f / std::sqrt(static_cast<float>(shape_.head_size)); }
+  std::vector<uint8_t> Stored(const std::vector<float>& values) const {
+    std::vector<uint8_t> bytes(values.size() * FloatBytes(dtype_));
+    CastFromFloat(dtype_, values.data(), static_cast<int64_t>(values.size()), bytes.data());
+    return bytes;
+  }
+  std::vector<float> Floats(const std::vector<uint8_t>& bytes) const {
+    std::vector<float> values(bytes.size() / FloatBytes(dtype_));
+    CastToFloat(dtype_, bytes.data(), static_cast<int64_t>(values.size()), values.data());
+    return values;
+  }
+
+  Shape shape_;
+  DType dtype_;
+  int64_t stride_;
+  std::vector<float> q_;
+  std::vector<uint8_t> k_;
+  std::vector<uint8_t> v_;
+};
+
+TEST(Attention, AgreesWithTheDefinition) {
+  CpuDevice device(2);
+  for (const Shape& shape : {Shape{4, 2, 16}, Shape{3, 3, 8}, Shape{8, 1, 64}, Shape{2, 1, 80}}) {
+    for (DType dtype : {DType::kF32, DType::kF16, DType::kBf16}) {
+      // Queries of size 30 make some weights vanish and some maxima move.
+      for (float query_size : {1.0f, 30.0f}) {
+        const Sequence sequence(shape, 200, dtype, query_size);
+        const std::vector<float> out = sequence.Attend(device, 0, 200);
+        const int64_t width = shape.heads * shape.head_size;
+        for (int64_t position : {0, 1, 62, 63, 64, 65, 127, 128, 199}) {
+          const std::vector<double> expected = sequence.Reference(position);
+          for (int64_t i = 0; i < width; ++i) {
+            ASSERT_NEAR(out[position * width + i], expected[i], 1e-5)
+                << "position " << position << " value " << i << " head size " << shape.head_size;
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(Attention, ARowHasTheSameBitsWithAnyOtherRows) {
+  CpuDevice device(2);
+  const Shape shape{6, 2, 24};
+  const int64_t width = shape.heads * shape.head_size;
+  const Sequence sequence(shape, 260, DType::kBf16, 8.0f);
+  const std::vector<float> all = sequence.Attend(device, 0, 260);
+  for (int64_t rows = 1; rows <= 130; ++rows) {
+    for (int64_t first : {int64_t{0}, int64_t{37}, int64_t{64}, 260 - rows}) {
+      const std::vector<float> some = sequence.Attend(device, first, rows);
+      ASSERT_EQ(std::memcmp(some.data(), all.data() + first * width, some.size() * sizeof(float)),
+                0)
+          << rows << " rows from " << first;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace kedge::kernels
