@@ -44,20 +44,22 @@ class SsdTier {
   struct Options {
     std::string directory;
     uint64_t capacity_bytes = 0;              // at least 2 segments
-    uint64_t segment_bytes = 256ull << 20;    // at least one largest image
+    uint64_t segment_bytes = 256ull << 20;    // at least 64 KiB; whole pages. An image that does not fit one is refused
     bool sync = true;                         // false only to show in a test that syncing is needed
   };
 
-  // Told about every change that the caller's map must follow. Called on the thread that appends, without the tier's lock.
+  // Told about every live block of a segment that is being dropped: it counts no more, and can soon not be read. Called on the thread that appends (also inside Open,
+  // after OnRecovered, when the capacity shrank), while other appends wait: it must not append. Reads may run.
   using OnDropped = std::function<void(const BlockKey& key, const Variant& variant, SsdLocation location)>;
-  // Told about every live block when the tier opens.
+  // Told about every live block when the tier opens, oldest first: the last put of a key and variant, not removed since.
+  // When the index turns out to be damaged half way, all are told again.
   using OnRecovered = std::function<void(const BlockHeader& header, SsdLocation location)>;
 
   struct RecoveryReport {
     uint64_t blocks = 0;
-    uint64_t scanned_records = 0;   // not in the index: read and verified in full
-    uint64_t damaged_records = 0;   // failed verification (a torn tail): not recovered
-    bool index_rebuilt = false;
+    uint64_t scanned_records = 0;   // not in the index: read, verified in full, and added to it
+    uint64_t damaged_records = 0;   // failed verification (a torn tail, a bad sector): not recovered
+    bool index_rebuilt = false;     // it was missing or damaged
   };
 
   // Locks the directory, recovers, opens a new segment. FAILED_PRECONDITION when another process has it; UNIMPLEMENTED naming the version of a newer format;
@@ -66,7 +68,7 @@ class SsdTier {
                                                        const Options& options,
                                                        const OnRecovered& on_recovered,
                                                        OnDropped on_dropped,
-                                                       RecoveryReport* report);
+                                                       RecoveryReport* report);  // may be null
   virtual ~SsdTier() = default;
 
   struct Image {
@@ -74,7 +76,9 @@ class SsdTier {
     std::span<const uint8_t> bytes;  // page-aligned, ImageLayout::image_bytes() long
   };
   // Appends a batch and syncs once; on OK every one of them survives a power cut. On an error none is visible (space may be lost until the
-  // segment is dropped). RESOURCE_EXHAUSTED when the disk itself is full, after dropping the oldest segment did not help.
+  // segment is dropped; a restart may bring back some, whole and verified). Calls that come while another one is under way share
+  // the next sync. RESOURCE_EXHAUSTED when the disk itself is full, after dropping the oldest segments did not help. INVALID_ARGUMENT when an
+  // image contradicts its header, or the batch does not fit one segment.
   virtual absl::Status Append(std::span<const Image> images, std::span<SsdLocation> locations) = 0;
   // Durable record that these keys are gone, in all variants.
   virtual absl::Status AppendTombstones(std::span<const BlockKey> keys) = 0;

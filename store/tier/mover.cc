@@ -1,0 +1,346 @@
+#include "store/tier/mover.h"
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "store/world/limits.h"
+
+namespace kedge {
+namespace {
+
+// The background lane may pin this share of host memory; the rest stays free to be evicted when puts outrun the SSD.
+constexpr uint64_t kBackgroundShare = 4;
+// After the SSD refused a background write.
+constexpr int64_t kRestMs = 1000;
+
+}  // namespace
+
+Mover::Mover(BlockMap& map, HostTier& host, HostRoom& room, SsdTier* ssd, Executor& executor,
+             const Clock& clock)
+    : map_(map),
+      host_(host),
+      room_(room),
+      ssd_(ssd),
+      executor_(executor),
+      clock_(clock),
+      background_bytes_max_(host.capacity_bytes() / kBackgroundShare) {}
+
+// --- Down ---------------------------------------------------------------------------------------
+
+void Mover::Offer(BlockRef block) {
+  if (ssd_ == nullptr) return;
+  const uint64_t bytes = map_.Describe(block).layout().image_bytes();
+  Queue(Job{.block = std::move(block), .bytes = bytes}, /*urgent=*/false);
+}
+
+void Mover::Write(BlockRef block, Done done) {
+  if (ssd_ == nullptr) {
+    executor_.Post([done = std::move(done)]() mutable {
+      done(absl::FailedPreconditionError("durability: the node has no SSD tier"));
+    });
+    return;
+  }
+  const uint64_t bytes = map_.Describe(block).layout().image_bytes();
+  Queue(Job{.block = std::move(block), .bytes = bytes, .done = std::move(done)}, /*urgent=*/true);
+}
+
+void Mover::WriteTombstones(std::vector<BlockKey> keys, Done done) {
+  if (ssd_ == nullptr) {
+    executor_.Post([done = std::move(done)]() mutable { done(absl::OkStatus()); });
+    return;
+  }
+  Queue(Job{.gone = std::move(keys), .done = std::move(done)}, /*urgent=*/true);
+}
+
+void Mover::Queue(Job job, bool urgent) {
+  BlockRef unpinned_outside_the_lock;
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (urgent) {
+    urgent_.push_back(std::move(job));
+  } else if (resting_ || background_.size() >= kMoverQueueMax ||
+             background_bytes_ + job.bytes > background_bytes_max_) {
+    skipped_some_ = true;
+    unpinned_outside_the_lock = std::move(job.block);
+    return;
+  } else {
+    background_bytes_ += job.bytes;
+    background_.push_back(std::move(job));
+  }
+  StartWriterLocked();
+}
+
+void Mover::StartWriterLocked() {
+  if (writer_runs_) return;
+  writer_runs_ = true;
+  executor_.Post([this] { RunWriter(); });
+}
+
+// Jobs of one kind (images or tombstones), from one lane, in order.
+std::vector<Mover::Job> Mover::TakeBatchLocked() {
+  std::vector<Job> batch;
+  if (urgent_.empty() && resting_) return batch;
+  std::deque<Job>& lane = urgent_.empty() ? background_ : urgent_;
+  uint64_t bytes = 0;
+  while (!lane.empty()) {
+    Job& next = lane.front();
+    const bool same_kind = batch.empty() || next.gone.empty() == batch.front().gone.empty();
+    if (!same_kind || (!batch.empty() && bytes + next.bytes > kMoverBatchBytes)) break;
+    bytes += next.bytes;
+    batch.push_back(std::move(next));
+    lane.pop_front();
+  }
+  if (&lane == &background_) background_bytes_ -= bytes;
+  return batch;
+}
+
+void Mover::RunWriter() {
+  std::vector<Job> batch;
+  bool refill = false;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    batch = TakeBatchLocked();
+    refill = batch.empty() && skipped_some_ && !resting_;
+    if (refill) skipped_some_ = false;
+    if (batch.empty() && !refill) writer_runs_ = false;
+  }
+  if (refill) RefillFromMap();
+  if (!batch.empty()) {
+    if (batch.front().gone.empty()) {
+      AppendBatch(batch);
+    } else {
+      AppendTombstones(batch);
+    }
+  }
+  const bool idle = batch.empty() && !refill;
+  EndFlushes(idle);
+  if (!idle) executor_.Post([this] { RunWriter(); });
+}
+
+// Unsaved blocks that found no room in the lane when they were put.
+void Mover::RefillFromMap() {
+  uint64_t cursor = 0;
+  BlockRef block;
+  while (map_.Next(&cursor, &block)) {
+    const BlockInfo info = map_.Describe(block);
+    if (!info.unsaved || !info.host) continue;
+    const uint64_t bytes = info.layout().image_bytes();
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (background_.size() >= kMoverQueueMax ||
+        (background_bytes_ + bytes > background_bytes_max_ && !background_.empty())) {
+      skipped_some_ = true;
+      break;
+    }
+    background_bytes_ += bytes;
+    background_.push_back(Job{.block = std::move(block), .bytes = bytes});
+  }
+}
+
+void Mover::AppendBatch(std::vector<Job>& batch) {
+  std::vector<BlockHeader> headers;
+  std::vector<SsdTier::Image> images;
+  std::vector<Job*> jobs;
+  headers.reserve(batch.size());
+  for (Job& job : batch) {
+    const BlockInfo info = map_.Describe(job.block);
+    // Removed, or written while it waited in two lanes: nothing to do.
+    if (info.removed || info.ssd || !info.host) continue;
+    const ImageLayout layout = info.layout();
+    const uint8_t* image = host_.Data(info.host);
+    absl::StatusOr<BlockHeader> header = DecodeBlockHeader({image, layout.header_bytes});
+    if (!header.ok()) {
+      map_.DropDamaged(job.block);
+      if (job.done) std::exchange(job.done, nullptr)(header.status());
+      continue;
+    }
+    headers.push_back(*std::move(header));
+    images.push_back({&headers.back(), {image, layout.image_bytes()}});
+    jobs.push_back(&job);
+  }
+  absl::Status status;
+  if (!images.empty()) {
+    std::vector<SsdLocation> locations(images.size());
+    status = ssd_->Append(images, locations);
+    for (size_t i = 0; status.ok() && i < jobs.size(); ++i) {
+      map_.AttachSsd(jobs[i]->block, locations[i]);
+      written_blocks_.fetch_add(1, std::memory_order_relaxed);
+      written_bytes_.fetch_add(images[i].bytes.size(), std::memory_order_relaxed);
+    }
+  }
+  if (!status.ok()) {
+    write_failures_.fetch_add(jobs.size(), std::memory_order_relaxed);
+    const std::lock_guard<std::mutex> lock(mutex_);
+    skipped_some_ = true;
+    if (!resting_) {
+      resting_ = true;
+      executor_.PostAfter(kRestMs, [this] {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        resting_ = false;
+        StartWriterLocked();
+      });
+    }
+  }
+  for (Job& job : batch) {
+    if (job.done) std::exchange(job.done, nullptr)(status);
+  }
+}
+
+void Mover::AppendTombstones(std::vector<Job>& batch) {
+  std::vector<BlockKey> keys;
+  for (const Job& job : batch) keys.insert(keys.end(), job.gone.begin(), job.gone.end());
+  const absl::Status status = ssd_->AppendTombstones(keys);
+  if (!status.ok()) write_failures_.fetch_add(1, std::memory_order_relaxed);
+  for (Job& job : batch) job.done(status);
+}
+
+void Mover::Flush(int64_t deadline_ms, absl::AnyInvocable<void(uint64_t, uint64_t)> done) {
+  if (ssd_ == nullptr) {
+    executor_.Post([done = std::move(done)]() mutable { done(0, 0); });
+    return;
+  }
+  const std::lock_guard<std::mutex> lock(mutex_);
+  flushes_.push_back({deadline_ms, written_blocks_.load(std::memory_order_relaxed),
+                      std::move(done)});
+  skipped_some_ = true;  // look at the whole map once more
+  StartWriterLocked();
+}
+
+void Mover::EndFlushes(bool all_written) {
+  std::vector<FlushState> over;
+  uint64_t left = 0;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    left = urgent_.size() + background_.size();
+    const auto is_over = [&](const FlushState& flush) {
+      return all_written || resting_ || clock_.NowMs() >= flush.deadline_ms;
+    };
+    for (FlushState& flush : flushes_) {
+      if (is_over(flush)) over.push_back(std::move(flush));
+    }
+    std::erase_if(flushes_, [](const FlushState& flush) { return !flush.done; });
+  }
+  const uint64_t written = written_blocks_.load(std::memory_order_relaxed);
+  for (FlushState& flush : over) flush.done(written - flush.written_before, left);
+}
+
+uint64_t Mover::backlog() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return urgent_.size() + background_.size();
+}
+
+bool Mover::resting() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return resting_;
+}
+
+// --- Up -----------------------------------------------------------------------------------------
+
+void Mover::Promote(BlockRef block, Done done) {
+  const BlockId id = block.id();
+  {
+    const std::lock_guard<std::mutex> lock(promote_mutex_);
+    std::vector<Done>& waiting = promoting_[id];
+    waiting.push_back(std::move(done));
+    if (waiting.size() > 1) {
+      promotions_shared_.fetch_add(1, std::memory_order_relaxed);
+      return;
+    }
+  }
+  // The pin keeps the id from being used for another block.
+  executor_.Post([this, block = std::move(block)]() mutable {
+    const absl::Status status = ReadIntoHost(block);
+    std::vector<Done> waiting;
+    {
+      const std::lock_guard<std::mutex> lock(promote_mutex_);
+      const auto found = promoting_.find(block.id());
+      waiting = std::move(found->second);
+      promoting_.erase(found);
+    }
+    for (Done& waiter : waiting) waiter(status);
+  });
+}
+
+absl::Status Mover::ReadIntoHost(const BlockRef& block) {
+  const BlockInfo info = map_.Describe(block);
+  if (info.host) return absl::OkStatus();
+  if (!info.ssd || ssd_ == nullptr) {
+    promotions_gone_.fetch_add(1, std::memory_order_relaxed);
+    return absl::NotFoundError(absl::StrCat("block ", info.key.ToHex(), ": no copy is left"));
+  }
+  absl::StatusOr<HostSlot> slot = room_.Allocate(info.layout().image_bytes());
+  if (!slot.ok()) {
+    promotions_no_room_.fetch_add(1, std::memory_order_relaxed);
+    return slot.status();
+  }
+  absl::Status status = ReadVerified(info, *slot);
+  if (status.ok() && map_.AttachHost(block, *slot)) {
+    promoted_.fetch_add(1, std::memory_order_relaxed);
+    return status;
+  }
+  host_.Free(*slot);
+  if (status.ok()) return status;
+  const Variant& variant = map_.variants().Name(info.variant);
+  if (absl::IsNotFound(status)) {
+    promotions_gone_.fetch_add(1, std::memory_order_relaxed);
+    map_.DropSsd(info.key, variant, info.ssd, ResultCode::kEvicted);
+  } else {
+    damaged_.fetch_add(1, std::memory_order_relaxed);
+    map_.DropSsd(info.key, variant, info.ssd, ResultCode::kCorrupt);
+    status = absl::DataLossError(status.message());
+  }
+  return status;
+}
+
+absl::Status Mover::ReadVerified(const BlockInfo& info, HostSlot slot) {
+  const ImageLayout layout = info.layout();
+  const std::span<uint8_t> image(host_.Data(slot), layout.image_bytes());
+  if (uint64_t{info.ssd.pages} * kDiskPageBytes != image.size()) {
+    return absl::DataLossError(absl::StrCat("block ", info.key.ToHex(), ": ", info.ssd.pages,
+                                            " pages on the SSD, the header says ",
+                                            image.size() / kDiskPageBytes));
+  }
+  absl::Status status = ssd_->Read(info.ssd, 0, image);
+  if (!status.ok()) return status;
+  absl::StatusOr<BlockHeader> header = DecodeBlockHeader(image.first(layout.header_bytes));
+  if (!header.ok()) return header.status();
+  if (header->key != info.key || header->root != info.root ||
+      header->variant != map_.variants().Name(info.variant) ||
+      header->payload_bytes() != info.payload_bytes) {
+    return absl::DataLossError(absl::StrCat("block ", info.key.ToHex(),
+                                            ": another block lies in its place: ",
+                                            header->key.ToHex()));
+  }
+  return VerifyPayload(*header, image.subspan(layout.payload_offset(), info.payload_bytes));
+}
+
+void Mover::VisitMetrics(MetricsVisitor& visitor) const {
+  const auto counter = [&](std::string_view name, std::string_view help, MetricLabels labels,
+                           const std::atomic<uint64_t>& value) {
+    visitor.Counter(name, help, labels,
+                    static_cast<double>(value.load(std::memory_order_relaxed)));
+  };
+  constexpr std::string_view kPromotions = "kedge_promotions_total";
+  constexpr std::string_view kPromotionsHelp =
+      "Blocks asked for that had to come from the SSD, by how that went.";
+  const auto promotions = [&](std::string_view result, const std::atomic<uint64_t>& value) {
+    const std::pair<std::string_view, std::string_view> labels[] = {
+        {"from", "ssd"}, {"to", "host"}, {"result", result}};
+    counter(kPromotions, kPromotionsHelp, labels, value);
+  };
+  promotions("ok", promoted_);
+  promotions("shared", promotions_shared_);
+  promotions("gone", promotions_gone_);
+  promotions("no_room", promotions_no_room_);
+  promotions("corrupt", damaged_);
+  counter("kedge_mover_written_blocks_total", "Blocks written from host memory to the SSD.", {},
+          written_blocks_);
+  counter("kedge_mover_written_bytes_total", "Bytes of block images written to the SSD.", {},
+          written_bytes_);
+  counter("kedge_mover_write_failures_total", "Writes to the SSD that it refused.", {},
+          write_failures_);
+  visitor.Gauge("kedge_mover_queue_blocks", "Blocks in host memory that wait for the SSD.", {},
+                static_cast<double>(backlog()));
+}
+
+}  // namespace kedge
