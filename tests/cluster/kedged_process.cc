@@ -28,7 +28,8 @@ absl::StatusOr<std::string> ReadReadyLine(int fd) {
     char c;
     const ssize_t n = ready < 0 ? -1 : read(fd, &c, 1);
     if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return absl::FailedPreconditionError("kedged ended before it was ready: '" + line + "'");
+    if (n <= 0)
+      return absl::FailedPreconditionError("kedged ended before it was ready: '" + line + "'");
     if (c != '\n') {
       line.push_back(c);
     } else if (line.starts_with("kedged ready ")) {
@@ -66,18 +67,19 @@ absl::StatusOr<std::unique_ptr<KedgedProcess>> KedgedProcess::Start(const Option
 KedgedProcess::~KedgedProcess() { Kill(); }
 
 absl::Status KedgedProcess::Spawn(const std::string& listen, const std::string& control) {
-  std::vector<std::string> arguments = {options_.binary, "--listen=" + listen, "--control=" + control,
-                                        "--metrics=127.0.0.1:0"};
+  std::vector<std::string> arguments = {options_.binary, "--listen=" + listen,
+                                        "--control=" + control, "--metrics=127.0.0.1:0"};
   arguments.insert(arguments.end(), options_.flags.begin(), options_.flags.end());
   std::vector<char*> argv;
   for (std::string& argument : arguments) argv.push_back(argument.data());
   argv.push_back(nullptr);
 
   int out[2];
-  if (pipe2(out, O_CLOEXEC) != 0) return absl::InternalError("pipe: " + std::string(strerror(errno)));
-  const int log = options_.log_path.empty()
-                      ? -1
-                      : open(options_.log_path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  if (pipe2(out, O_CLOEXEC) != 0)
+    return absl::InternalError("pipe: " + std::string(strerror(errno)));
+  const int log = options_.log_path.empty() ? -1
+                                            : open(options_.log_path.c_str(),
+                                                   O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   const pid_t parent = getpid();
   pid_ = fork();
   if (pid_ == 0) {
@@ -101,7 +103,8 @@ absl::Status KedgedProcess::Spawn(const std::string& listen, const std::string& 
     kill(pid_, SIGKILL);
     waitpid(pid_, &status, 0);
     pid_ = -1;
-    const std::string how = WIFEXITED(status) ? "; exit status " + std::to_string(WEXITSTATUS(status)) : "";
+    const std::string how =
+        WIFEXITED(status) ? "; exit status " + std::to_string(WEXITSTATUS(status)) : "";
     return absl::Status(line.status().code(),
                         std::string(line.status().message()) + how + " (" + options_.binary + ")");
   }
@@ -129,7 +132,8 @@ absl::StatusOr<int> KedgedProcess::Terminate() {
   if (pid_ <= 0) return absl::FailedPreconditionError("kedged does not run");
   kill(pid_, SIGTERM);
   int status = 0;
-  if (waitpid(pid_, &status, 0) != pid_) return absl::InternalError("waitpid: " + std::string(strerror(errno)));
+  if (waitpid(pid_, &status, 0) != pid_)
+    return absl::InternalError("waitpid: " + std::string(strerror(errno)));
   pid_ = -1;
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
@@ -144,10 +148,12 @@ std::string FindKedged() {
   if (const char* path = getenv("KEDGED"); path != nullptr && *path != '\0') return path;
   const std::string relative = "store/node/kedged";
   std::vector<fs::path> places = {fs::path(relative)};  // a test runs in its runfiles
-  if (const char* runfiles = getenv("TEST_SRCDIR")) places.push_back(fs::path(runfiles) / "kedge" / relative);
+  if (const char* runfiles = getenv("TEST_SRCDIR"))
+    places.push_back(fs::path(runfiles) / "kedge" / relative);
   std::error_code error;
   const fs::path self = fs::read_symlink("/proc/self/exe", error);
-  for (fs::path up = self.parent_path(); !up.empty() && up != up.root_path(); up = up.parent_path()) {
+  for (fs::path up = self.parent_path(); !up.empty() && up != up.root_path();
+       up = up.parent_path()) {
     places.push_back(up / relative);
     places.push_back(up / "bazel-bin" / relative);
   }

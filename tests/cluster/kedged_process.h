@@ -1,7 +1,9 @@
-// A real `kedged` as a child process: start, read its ready line, stop, kill, start again with the same files.
+// A real `kedged` as a child process: start, read its ready line, stop, kill, start again with the
+// same files.
 //
-// It listens on 127.0.0.1 with ports that the kernel chooses; after `Restart` the same data and control ports are used, so that a
-// client may reconnect. The child dies with its parent. Not thread-safe.
+// It listens on 127.0.0.1 with ports that the kernel chooses; after `Restart` the same data and
+// control ports are used, so that a client may reconnect. The child dies with its parent. Not
+// thread-safe.
 #pragma once
 
 #include <sys/types.h>
@@ -18,14 +20,15 @@ namespace kedge {
 class KedgedProcess {
  public:
   struct Options {
-    std::string binary;                  // path of kedged; empty: FindKedged()
+    std::string binary;  // path of kedged; empty: FindKedged()
     std::string listen = "tcp://127.0.0.1:0";
-    std::vector<std::string> flags;      // e.g. "--host-capacity=256MiB", "--ssd-path=/tmp/x"
-    int core = -1;                       // pin to one core; -1: no
-    std::string log_path;                // where its standard error goes; empty: inherited
+    std::vector<std::string> flags;  // e.g. "--host-capacity=256MiB", "--ssd-path=/tmp/x"
+    int core = -1;                   // pin to one core; -1: no
+    std::string log_path;            // where its standard error goes; empty: inherited
   };
 
-  // Starts it and waits for its line "kedged ready data=... control=... metrics=..." (30 s at most). An early exit is FAILED_PRECONDITION with its status.
+  // Starts it and waits for its line "kedged ready data=... control=... metrics=..." (30 s at
+  // most). An early exit is FAILED_PRECONDITION with its status.
   static absl::StatusOr<std::unique_ptr<KedgedProcess>> Start(const Options& options);
   ~KedgedProcess();  // SIGKILL, if it still runs
 
@@ -34,10 +37,10 @@ class KedgedProcess {
   const std::string& metrics_address() const { return metrics_; }
   pid_t pid() const { return pid_; }
 
-  void Signal(int signal) const;      // SIGSTOP, SIGCONT, ...
-  void Kill();                        // SIGKILL and reap
-  absl::StatusOr<int> Terminate();    // SIGTERM, reap; the exit status (or 128 + signal)
-  absl::Status Restart();             // with the same flags, on the same ports; the old one must have ended
+  void Signal(int signal) const;    // SIGSTOP, SIGCONT, ...
+  void Kill();                      // SIGKILL and reap
+  absl::StatusOr<int> Terminate();  // SIGTERM, reap; the exit status (or 128 + signal)
+  absl::Status Restart();  // with the same flags, on the same ports; the old one must have ended
 
  private:
   explicit KedgedProcess(Options options) : options_(std::move(options)) {}
