@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 
 #include "gpu/kernels/cast.h"
+#include "gpu/kernels/cuda_test_device.h"
 #include "gpu/kernels/random_floats.h"
 
 namespace kedge::kernels {
@@ -32,26 +33,33 @@ class Sequence {
   }
 
   std::vector<float> Attend(CpuDevice& device, int64_t first, int64_t rows) const {
-    const int64_t width = shape_.heads * shape_.head_size;
-    std::vector<float> out(rows * width, NAN);
+    std::vector<float> out(rows * shape_.heads * shape_.head_size, NAN);
+    AttentionArgs args = Args(first, rows);
+    args.out = out.data();
+    std::vector<float> scratch(AttentionScratchFloats(args), NAN);
+    args.scratch = scratch.data();
+    Attention(device, args);
+    return out;
+  }
+
+  AttentionArgs Args(int64_t first, int64_t rows) const {
     AttentionArgs args;
     args.q = q_.data() + first * stride_;
     args.q_stride = stride_;
     args.k = k_.data();
     args.v = v_.data();
     args.kv_dtype = dtype_;
-    args.out = out.data();
     args.rows = rows;
     args.first_position = first;
     args.heads = shape_.heads;
     args.kv_heads = shape_.kv_heads;
     args.head_size = shape_.head_size;
     args.scale = Scale();
-    std::vector<float> scratch(AttentionScratchFloats(args), NAN);
-    args.scratch = scratch.data();
-    Attention(device, args);
-    return out;
+    return args;
   }
+  const std::vector<float>& q() const { return q_; }
+  const std::vector<uint8_t>& k() const { return k_; }
+  const std::vector<uint8_t>& v() const { return v_; }
 
   // The definition, in double precision.
   std::vector<double> Reference(int64_t position) const {
@@ -139,6 +147,31 @@ TEST(Attention, ARowHasTheSameBitsWithAnyOtherRows) {
     }
   }
 }
+
+#if KEDGE_CUDA
+
+using AttentionCudaTest = CudaTwin;
+
+TEST_F(AttentionCudaTest, AgreesWithTheDefinition) {
+  const Shape shape{6, 2, 24};
+  const int64_t width = shape.heads * shape.head_size;
+  for (DType dtype : {DType::kF32, DType::kF16, DType::kBf16}) {
+    const Sequence sequence(shape, 200, dtype, 8.0f);
+    AttentionArgs args = sequence.Args(100, 60);
+    args.q = ToGpu(sequence.q()) + 100 * args.q_stride;
+    args.k = ToGpu(sequence.k());
+    args.v = ToGpu(sequence.v());
+    args.out = Room<float>(60 * width);
+    AttentionCuda(args, stream());
+    const std::vector<float> out = FromGpu(args.out, 60 * width);
+    for (int64_t row = 0; row < 60; ++row) {
+      const std::vector<double> expected = sequence.Reference(100 + row);
+      for (int64_t i = 0; i < width; ++i) ASSERT_NEAR(out[row * width + i], expected[i], 1e-5);
+    }
+  }
+}
+
+#endif  // KEDGE_CUDA
 
 }  // namespace
 }  // namespace kedge::kernels

@@ -7,6 +7,8 @@
 
 #include <gtest/gtest.h>
 
+#include "gpu/kernels/cuda_test_device.h"
+
 namespace kedge::kernels {
 namespace {
 
@@ -98,6 +100,33 @@ TEST(Cast, CopiesF32AndAcceptsNothing) {
   CastToFloat(DType::kF32, nullptr, 0, nullptr);
   CastFromFloat(DType::kBf16, nullptr, 0, nullptr);
 }
+
+#if KEDGE_CUDA
+
+using CastCudaTest = CudaTwin;
+
+TEST_F(CastCudaTest, AgreesWithTheCpuBitForBit) {
+  const std::vector<uint16_t> bits = AllBits();
+  for (DType dtype : {DType::kF16, DType::kBf16}) {
+    const std::vector<float> expected = ToFloat(dtype, bits);
+    float* values = Room<float>(bits.size());
+    uint16_t* back = Room<uint16_t>(bits.size());
+    CastToFloatCuda(dtype, ToGpu(bits), static_cast<int64_t>(bits.size()), values, stream());
+    CastFromFloatCuda(dtype, values, static_cast<int64_t>(bits.size()), back, stream());
+    const std::vector<float> actual = FromGpu(values, bits.size());
+    const std::vector<uint16_t> bits_back = FromGpu(back, bits.size());
+    for (size_t i = 0; i < bits.size(); ++i) {
+      if (std::isnan(expected[i])) {
+        ASSERT_TRUE(std::isnan(actual[i]));
+        continue;
+      }
+      ASSERT_EQ(std::bit_cast<uint32_t>(actual[i]), std::bit_cast<uint32_t>(expected[i]));
+      ASSERT_EQ(bits_back[i], bits[i]);
+    }
+  }
+}
+
+#endif  // KEDGE_CUDA
 
 }  // namespace
 }  // namespace kedge::kernels

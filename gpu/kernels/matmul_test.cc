@@ -8,6 +8,7 @@
 
 #include <gtest/gtest.h>
 
+#include "gpu/kernels/cuda_test_device.h"
 #include "gpu/kernels/random_floats.h"
 
 namespace kedge::kernels {
@@ -125,6 +126,25 @@ TEST(MatMul, NoRowsAreNoWork) {
   CpuDevice device(2);
   MatMul(device, {.rows = 0, .inputs = 8, .outputs = 8});
 }
+
+#if KEDGE_CUDA
+
+using MatMulCudaTest = CudaTwin;
+
+TEST_F(MatMulCudaTest, AgreesWithTheCpu) {
+  CpuDevice cpu(2);
+  constexpr int64_t kRows = 70, kInputs = 193, kOutputs = 75;
+  const Weights weights(cpu, kOutputs, kInputs);
+  const std::vector<float> x = RandomFloats(kRows * kInputs, 7);
+  const std::vector<float> expected = Product(cpu, weights, x.data(), kRows, kInputs, kOutputs);
+  float* y = Room<float>(kRows * kOutputs);
+  MatMulCuda(ToGpu(x), ToGpu(weights.plain), nullptr, nullptr, y, kRows, kInputs, kOutputs,
+             stream());
+  const std::vector<float> actual = FromGpu(y, kRows * kOutputs);
+  for (size_t i = 0; i < actual.size(); ++i) ASSERT_NEAR(actual[i], expected[i], 1e-4);
+}
+
+#endif  // KEDGE_CUDA
 
 }  // namespace
 }  // namespace kedge::kernels

@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include "gpu/kernels/cuda_test_device.h"
 #include "gpu/kernels/random_floats.h"
 
 namespace kedge::kernels {
@@ -44,6 +45,27 @@ TEST(RmsNorm, InPlaceAndRowByRowGiveTheSameBits) {
   }
   EXPECT_EQ(in_place, all);
 }
+
+#if KEDGE_CUDA
+
+using RmsNormCudaTest = CudaTwin;
+
+TEST_F(RmsNormCudaTest, AgreesWithTheCpu) {
+  CpuDevice cpu(2);
+  constexpr int64_t kRows = 5, kWidth = 1000;
+  const std::vector<float> x = RandomFloats(kRows * kWidth, 5);
+  const std::vector<float> weight = RandomFloats(kWidth, 6);
+  std::vector<float> expected(x.size());
+  RmsNorm(cpu, x.data(), weight.data(), 1e-6f, kRows, kWidth, expected.data());
+  float* y = Room<float>(x.size());
+  RmsNormCuda(ToGpu(x), ToGpu(weight), 1e-6f, kRows, kWidth, y, stream());
+  const std::vector<float> actual = FromGpu(y, x.size());
+  for (size_t i = 0; i < actual.size(); ++i) {
+    ASSERT_NEAR(actual[i], expected[i], 1e-7 + 1e-5 * std::fabs(expected[i]));
+  }
+}
+
+#endif  // KEDGE_CUDA
 
 }  // namespace
 }  // namespace kedge::kernels

@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include "gpu/kernels/cuda_test_device.h"
 #include "gpu/kernels/random_floats.h"
 
 namespace kedge::kernels {
@@ -63,6 +64,24 @@ TEST(Rope, ScalingChangesFrequencies) {
   }
   EXPECT_GT(blended, 0);
 }
+
+#if KEDGE_CUDA
+
+using RopeCudaTest = CudaTwin;
+
+TEST_F(RopeCudaTest, AgreesWithTheCpu) {
+  CpuDevice cpu(2);
+  constexpr int64_t kHeads = 3, kHeadSize = 64, kStride = kHeads * kHeadSize + 8, kRows = 20;
+  const RopeTable table = MakeRopeTable(RopeFrequencies(kHeadSize, 10000.0f, {}), 100, kRows);
+  std::vector<float> expected = RandomFloats(kRows * kStride, 1);
+  float* x = ToGpu(expected);
+  RopeCuda(ToGpu(table.cos), ToGpu(table.sin), kRows, kHeads, kHeadSize, kStride, x, stream());
+  Rope(cpu, table, kRows, kHeads, kHeadSize, kStride, expected.data());
+  const std::vector<float> actual = FromGpu(x, expected.size());
+  for (size_t i = 0; i < actual.size(); ++i) ASSERT_NEAR(actual[i], expected[i], 1e-6);
+}
+
+#endif  // KEDGE_CUDA
 
 }  // namespace
 }  // namespace kedge::kernels

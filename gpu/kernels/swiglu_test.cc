@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include "gpu/kernels/cuda_test_device.h"
 #include "gpu/kernels/random_floats.h"
 
 namespace kedge::kernels {
@@ -29,6 +30,27 @@ TEST(SwiGlu, AgreesWithTheDefinition) {
     }
   }
 }
+
+#if KEDGE_CUDA
+
+using SwiGluCudaTest = CudaTwin;
+
+TEST_F(SwiGluCudaTest, AgreesWithTheCpu) {
+  CpuDevice cpu(2);
+  constexpr int64_t kRows = 3, kWidth = 300;
+  std::vector<float> gate_up = RandomFloats(kRows * 2 * kWidth, 2);
+  for (float& value : gate_up) value *= 12.0f;
+  std::vector<float> expected(kRows * kWidth);
+  SwiGlu(cpu, gate_up.data(), kRows, kWidth, expected.data());
+  float* y = Room<float>(expected.size());
+  SwiGluCuda(ToGpu(gate_up), kRows, kWidth, y, stream());
+  const std::vector<float> actual = FromGpu(y, expected.size());
+  for (size_t i = 0; i < actual.size(); ++i) {
+    ASSERT_NEAR(actual[i], expected[i], 1e-6 + 1e-5 * std::fabs(expected[i]));
+  }
+}
+
+#endif  // KEDGE_CUDA
 
 }  // namespace
 }  // namespace kedge::kernels
