@@ -51,10 +51,17 @@ void PutOperation::Begin(Engine& engine, uint32_t tag) {
   sub.wire = engine.OpenWire(*this, tag);
   PutBeginBody body;
   body.variant = question_.variant;
+  body.durability = question_.durability;
   body.items.reserve(sub.end - sub.begin);
   for (uint32_t i = sub.begin; i < sub.end; ++i) {
     const Item& item = question_.items[i];
-    body.items.push_back({item.key, item.placement, item.payload_bytes, item.part_count});
+    // Parts of the raw variant are equal.
+    const uint32_t part_bytes =
+        question_.variant == Variant::Raw()
+            ? static_cast<uint32_t>(item.payload_bytes / item.part_count)
+            : 0;
+    body.items.push_back(
+        {item.key, item.placement, item.payload_bytes, item.part_count, part_bytes});
   }
   EncodePutBegin(body, engine.Body());
   engine.Send(FrameType::kPutBegin, sub.wire, FrameDeadline());
