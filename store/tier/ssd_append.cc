@@ -184,7 +184,8 @@ absl::Status SegmentTier::PlaceTombstone(std::span<const BlockKey> keys) {
 
 absl::Status SegmentTier::Place(Placed placed, RecordHeader& header, std::span<const uint8_t> image) {
   if (open_.file == nullptr || open_.page + 1 + placed.image_pages > segment_pages_) {
-    if (open_.file != nullptr) {
+    // What the group put into the segment before must be safe too; most groups put nothing there.
+    if (open_.file != nullptr && open_.page != open_.committed_page) {
       if (absl::Status status = SyncOpenSegment(); !status.ok()) return status;
     }
     if (absl::Status status = OpenNewSegment(); !status.ok()) return status;
