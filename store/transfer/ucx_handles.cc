@@ -66,6 +66,8 @@ Settings SettingsOf(const std::string& scheme, const std::string& device) {
   Settings settings = {
       {"NET_DEVICES", device},
       {"SOCKADDR_TLS_PRIORITY", "tcp"},
+      // A node that comes back finds connections of its former life in TIME_WAIT on its port.
+      {"CM_REUSEADDR", "y"},
       // No rendezvous: it needs the receiver to reach into the sender's memory.
       {"RNDV_THRESH", "inf"},
       {"TX_SEG_SIZE", "16k"},
