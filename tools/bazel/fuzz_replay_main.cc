@@ -5,12 +5,14 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
+#include <memory>
 #include <random>
 #include <string>
 #include <vector>
@@ -84,10 +86,12 @@ class Mutator {
   std::mt19937_64 random_;
 };
 
-// The exact bytes on the heap, so that AddressSanitizer sees a read past their end.
+// The exact bytes on the heap, so that AddressSanitizer sees a read past their end. Never null, as
+// with libFuzzer.
 void Run(const Input& input) {
-  const Input copy(input.begin(), input.end());
-  LLVMFuzzerTestOneInput(copy.data(), copy.size());
+  const std::unique_ptr<uint8_t[]> copy(new uint8_t[input.size()]);
+  std::copy(input.begin(), input.end(), copy.get());
+  LLVMFuzzerTestOneInput(copy.get(), input.size());
 }
 
 // Leaves the input on disk before running it, so that a crash can be replayed by its file. One
@@ -106,7 +110,7 @@ class Recorder {
   void Record(const Input& input) const {
     if (file_ == nullptr) return;
     std::rewind(file_);
-    std::fwrite(input.data(), 1, input.size(), file_);
+    if (!input.empty()) std::fwrite(input.data(), 1, input.size(), file_);
     std::fflush(file_);
     if (ftruncate(fileno(file_), static_cast<off_t>(input.size())) != 0) std::abort();
   }
