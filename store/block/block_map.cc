@@ -104,11 +104,11 @@ BlockInfo BlockMap::InfoOf(const Entry& entry) {
   info.variant = entry.variant;
   info.fidelity = entry.fidelity;
   info.host = entry.host;
-  info.ssd = entry.ssd;
+  info.ssd = entry.ssd();
   info.pins = entry.pins;
   info.unsaved = (entry.flags & kUnsaved) != 0;
   info.removed = (entry.flags & kRemoved) != 0;
-  info.lease_until_ms = entry.lease_until_ms;
+  info.lease_until_ms = int64_t{entry.lease_until} * kLeaseUnitMs;
   return info;
 }
 
@@ -129,15 +129,27 @@ void BlockMap::ReleaseHost(Shard& shard, uint32_t index) {
   if (shard.index.Contains(index)) shard.index.Erase(index);
   host_.Free(std::exchange(entry.host, HostSlot{}));
   --shard.stats.host_blocks;
-  shard.stats.host_bytes -= ImageLayout{entry.header_bytes, entry.payload_bytes}.image_bytes();
+  shard.stats.host_bytes -= entry.image_bytes();
+}
+
+void BlockMap::SetSsd(Shard& shard, uint32_t index, SsdLocation location) {
+  Entry& entry = shard.entries[index];
+  ABSL_RAW_CHECK(uint64_t{location.pages} * kDiskPageBytes == entry.image_bytes(),
+                 "an image on the SSD has another size than its block");
+  ReleaseSsd(shard, index);
+  entry.ssd_segment = location.segment;
+  entry.ssd_page = location.page;
+  entry.flags |= kOnSsd;
+  ++shard.stats.ssd_blocks;
+  shard.stats.ssd_bytes += entry.image_bytes();
 }
 
 void BlockMap::ReleaseSsd(Shard& shard, uint32_t index) {
   Entry& entry = shard.entries[index];
-  if (!entry.ssd) return;
+  if ((entry.flags & kOnSsd) == 0) return;
   --shard.stats.ssd_blocks;
-  shard.stats.ssd_bytes -= uint64_t{entry.ssd.pages} * kDiskPageBytes;
-  entry.ssd = SsdLocation{};
+  shard.stats.ssd_bytes -= entry.image_bytes();
+  entry.flags &= static_cast<uint8_t>(~kOnSsd);
 }
 
 // No tier holds it any more.
@@ -253,12 +265,7 @@ bool BlockMap::Insert(const NewBlock& block, BlockRef* ref) {
   const std::lock_guard<std::mutex> lock(shard.mutex);
   uint32_t index = Find(shard, block.key, block.variant);
   if (index != kNoIndex) {
-    if (block.ssd) {
-      ReleaseSsd(shard, index);
-      shard.entries[index].ssd = block.ssd;
-      ++shard.stats.ssd_blocks;
-      shard.stats.ssd_bytes += uint64_t{block.ssd.pages} * kDiskPageBytes;
-    }
+    if (block.ssd && block.root == shard.entries[index].root) SetSsd(shard, index, block.ssd);
     *ref = Pin(shard_index, index);
     return false;
   }
@@ -271,12 +278,11 @@ bool BlockMap::Insert(const NewBlock& block, BlockRef* ref) {
   entry.root = block.root;
   entry.placement = block.placement;
   entry.payload_bytes = block.payload_bytes;
-  entry.header_bytes = block.header_bytes;
+  entry.header_bytes = static_cast<uint16_t>(block.header_bytes);
   entry.chain_depth = block.chain_depth;
   entry.variant = block.variant;
   entry.fidelity = block.fidelity;
   entry.host = block.host;
-  entry.ssd = block.ssd;
   entry.flags = static_cast<uint8_t>(kLive | (block.unsaved ? kUnsaved : 0));
   entry.next_in_bucket = bucket;
   bucket = index;
@@ -285,12 +291,9 @@ bool BlockMap::Insert(const NewBlock& block, BlockRef* ref) {
     shard.index.Insert(index, entry.placement, entry.chain_depth, Tick());
     host_.SetOwner(entry.host, uint64_t{IdOf(shard_index, index)} + 1);
     ++shard.stats.host_blocks;
-    shard.stats.host_bytes += ImageLayout{entry.header_bytes, entry.payload_bytes}.image_bytes();
+    shard.stats.host_bytes += entry.image_bytes();
   }
-  if (entry.ssd) {
-    ++shard.stats.ssd_blocks;
-    shard.stats.ssd_bytes += uint64_t{entry.ssd.pages} * kDiskPageBytes;
-  }
+  if (block.ssd) SetSsd(shard, index, block.ssd);
   shard.gone.Erase(block.key);
   *ref = Pin(shard_index, index);
   return true;
@@ -305,7 +308,7 @@ bool BlockMap::AttachHost(const BlockRef& ref, HostSlot slot) {
   entry.host = slot;
   host_.SetOwner(slot, uint64_t{ref.id()} + 1);
   ++shard.stats.host_blocks;
-  shard.stats.host_bytes += ImageLayout{entry.header_bytes, entry.payload_bytes}.image_bytes();
+  shard.stats.host_bytes += entry.image_bytes();
   // A removed one keeps the copy for those who have it pinned; it is on no list.
   if ((entry.flags & kLive) != 0) {
     shard.index.Insert(index, entry.placement, entry.chain_depth, Tick());
@@ -320,10 +323,7 @@ bool BlockMap::AttachSsd(const BlockRef& ref, SsdLocation location) {
   Entry& entry = shard.entries[index];
   entry.flags &= static_cast<uint8_t>(~kUnsaved);
   if ((entry.flags & kLive) == 0) return false;
-  ReleaseSsd(shard, index);
-  entry.ssd = location;
-  ++shard.stats.ssd_blocks;
-  shard.stats.ssd_bytes += uint64_t{location.pages} * kDiskPageBytes;
+  SetSsd(shard, index, location);
   return true;
 }
 
@@ -337,8 +337,9 @@ void BlockMap::SetUnsaved(const BlockRef& ref, bool unsaved) {
 void BlockMap::SetLeaseUntil(const BlockRef& ref, int64_t until_ms) {
   Shard& shard = ShardFor(ref.id());
   const std::lock_guard<std::mutex> lock(shard.mutex);
-  int64_t& lease_until_ms = shard.entries[IndexOf(ref.id())].lease_until_ms;
-  if (until_ms > lease_until_ms) lease_until_ms = until_ms;
+  uint32_t& lease_until = shard.entries[IndexOf(ref.id())].lease_until;
+  const auto until = static_cast<uint32_t>((until_ms + kLeaseUnitMs - 1) / kLeaseUnitMs);
+  if (until > lease_until) lease_until = until;
 }
 
 bool BlockMap::DropSsd(const BlockKey& key, const Variant& variant, SsdLocation location,
@@ -349,7 +350,7 @@ bool BlockMap::DropSsd(const BlockKey& key, const Variant& variant, SsdLocation 
   for (Shard& shard : shards_) {
     const std::lock_guard<std::mutex> lock(shard.mutex);
     const uint32_t index = Find(shard, key, variant_id);
-    if (index == kNoIndex || shard.entries[index].ssd != location) continue;
+    if (index == kNoIndex || shard.entries[index].ssd() != location) continue;
     if (reason == ResultCode::kEvicted) {
       ++shard.stats.evicted_ssd_blocks;
       shard.stats.evicted_ssd_bytes += uint64_t{location.pages} * kDiskPageBytes;
@@ -372,7 +373,7 @@ void BlockMap::DropDamaged(const BlockRef& ref) {
     rest = NewBlock{entry.key,         entry.root,        entry.placement,
                     entry.payload_bytes, entry.header_bytes, entry.chain_depth,
                     entry.variant,     entry.fidelity,    HostSlot{},
-                    entry.ssd,         false};
+                    entry.ssd(),       false};
     ReleaseSsd(shard, index);
     Leave(shard, index, ResultCode::kCorrupt);
   }
@@ -473,14 +474,13 @@ bool BlockMap::EvictHost(BlockId id) {
   if (index >= shard.entries.end()) return false;
   Entry& entry = shard.entries[index];
   if ((entry.flags & kLive) == 0 || entry.pins != 0 || !entry.host) return false;
-  if (entry.ssd) {
+  if ((entry.flags & kOnSsd) != 0) {
     ++shard.stats.demoted_blocks;
     ReleaseHost(shard, index);
     return true;
   }
   ++shard.stats.evicted_host_blocks;
-  shard.stats.evicted_host_bytes +=
-      ImageLayout{entry.header_bytes, entry.payload_bytes}.image_bytes();
+  shard.stats.evicted_host_bytes += entry.image_bytes();
   Leave(shard, index, ResultCode::kEvicted);
   return true;
 }

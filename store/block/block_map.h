@@ -190,24 +190,34 @@ class BlockMap {
  private:
   friend class BlockRef;
 
-  enum Flag : uint8_t { kLive = 1, kRemoved = 2, kUnsaved = 4 };
+  enum Flag : uint8_t { kLive = 1, kRemoved = 2, kUnsaved = 4, kOnSsd = 8 };
 
+  // Every byte here is paid for each block: 96 of them.
   struct Entry {
     BlockKey key;
     Digest128 root;
     uint64_t placement = 0;
-    int64_t lease_until_ms = 0;
     uint32_t payload_bytes = 0;
-    uint32_t header_bytes = 0;
     uint32_t chain_depth = 0;
     uint32_t pins = 0;
     HostSlot host;
-    SsdLocation ssd;
+    uint32_t ssd_segment = 0;  // with kOnSsd; the pages follow from the sizes
+    uint32_t ssd_page = 0;
     uint32_t next_in_bucket = kNoIndex;
+    uint32_t lease_until = 0;  // in units of kLeaseUnitMs
+    uint16_t header_bytes = 0;
     uint16_t variant = kNoVariantId;
     Fidelity fidelity = Fidelity::kLossless;
     uint8_t flags = 0;
+
+    uint64_t image_bytes() const { return ImageLayout{header_bytes, payload_bytes}.image_bytes(); }
+    SsdLocation ssd() const {
+      if ((flags & kOnSsd) == 0) return {};
+      return {ssd_segment, ssd_page, static_cast<uint32_t>(image_bytes() / kDiskPageBytes)};
+    }
   };
+  static constexpr int64_t kLeaseUnitMs = 64;  // 32 bits of it are years
+  static_assert(kBlockHeaderFixedBytes + kPartCountMax * kPartEntryBytes <= UINT16_MAX);
 
   struct alignas(64) Shard {
     mutable std::mutex mutex;
@@ -236,6 +246,7 @@ class BlockMap {
   void Grow(Shard& shard);
   void Hide(Shard& shard, uint32_t index);
   void ReleaseHost(Shard& shard, uint32_t index);
+  void SetSsd(Shard& shard, uint32_t index, SsdLocation location);
   void ReleaseSsd(Shard& shard, uint32_t index);
   void Leave(Shard& shard, uint32_t index, ResultCode reason);
   void FreeIfUnused(Shard& shard, uint32_t index);

@@ -123,14 +123,14 @@ TEST_F(BlockMapTest, PinnedBlocksAreNotEvicted) {
 
 TEST_F(BlockMapTest, ABlockThatIsOnTheSsdStaysWhenItLeavesHostMemory) {
   BlockRef ref = Insert(Block(1));
-  EXPECT_TRUE(map_.AttachSsd(ref, {1, 2, 3}));
+  EXPECT_TRUE(map_.AttachSsd(ref, {1, 2, 2}));
   const BlockId id = ref.id();
   ref.Reset();
   EXPECT_TRUE(map_.EvictHost(id));
   EXPECT_EQ(map_.Lookup(KeyOf(1), 0, {}).info.tier(), TierId::kSsd);
   EXPECT_EQ(map_.stats().demoted_blocks, 1u);
-  EXPECT_FALSE(map_.DropSsd(KeyOf(1), Variant::Raw(), {1, 2, 4}, ResultCode::kEvicted));
-  EXPECT_TRUE(map_.DropSsd(KeyOf(1), Variant::Raw(), {1, 2, 3}, ResultCode::kCorrupt));
+  EXPECT_FALSE(map_.DropSsd(KeyOf(1), Variant::Raw(), {1, 3, 2}, ResultCode::kEvicted));
+  EXPECT_TRUE(map_.DropSsd(KeyOf(1), Variant::Raw(), {1, 2, 2}, ResultCode::kCorrupt));
   EXPECT_EQ(CodeOf(1), ResultCode::kCorrupt);
 }
 
@@ -141,7 +141,7 @@ TEST_F(BlockMapTest, ARemovedBlockKeepsItsBytesForThoseWhoReadThem) {
   EXPECT_EQ(CodeOf(1), ResultCode::kRemoved);
   EXPECT_EQ(map_.Describe(reader).host, slot);
   EXPECT_TRUE(map_.Describe(reader).removed);
-  EXPECT_FALSE(map_.AttachSsd(reader, {1, 2, 3}));
+  EXPECT_FALSE(map_.AttachSsd(reader, {1, 2, 2}));
   Insert(Block(1));  // the key may come back meanwhile
   reader.Reset();
   EXPECT_EQ(map_.stats().blocks, 1u);
@@ -159,7 +159,7 @@ TEST_F(BlockMapTest, RemoveAnywhereSparesWhatIsInUse) {
 
 TEST_F(BlockMapTest, ADamagedHostCopyFallsBackToTheSsd) {
   BlockRef reader = Insert(Block(1));
-  map_.AttachSsd(reader, {1, 2, 3});
+  map_.AttachSsd(reader, {1, 2, 2});
   map_.DropDamaged(reader);
   EXPECT_EQ(map_.Lookup(KeyOf(1), 0, {}).info.tier(), TierId::kSsd);
 }

@@ -53,7 +53,8 @@ absl::Status Node::Open() {
   if (ssd_index_ != nullptr) {
     const auto on_recovered = [this](const BlockHeader& header, SsdLocation location) {
       const absl::StatusOr<uint16_t> variant = map_.variants().Intern(header.variant);
-      if (!variant.ok()) return;
+      const ImageLayout layout{header.encoded_bytes(), header.payload_bytes()};
+      if (!variant.ok() || layout.image_bytes() != uint64_t{location.pages} * kDiskPageBytes) return;
       NewBlock block;
       block.key = header.key;
       block.root = header.root;

@@ -182,6 +182,7 @@ void Mover::AppendBatch(std::vector<Job>& batch) {
     }
   }
   for (Job& job : batch) {
+    job.block.Reset();  // who is told may count on the pin to be gone
     if (job.done) std::exchange(job.done, nullptr)(status);
   }
 }

@@ -1,0 +1,174 @@
+#include <grpcpp/grpcpp.h>
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <set>
+#include <sstream>
+
+#include "proto/control.grpc.pb.h"
+#include "store/node/control_service.h"
+#include "store/node/metrics_server.h"
+#include "store/node/node_testing.h"
+
+namespace kedge {
+namespace {
+
+namespace pb = control::v1;
+
+class ServicesTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    world_.with_ssd = true;
+    ASSERT_TRUE(world_.Start().ok());
+    ControlOptions options;
+    options.address = "127.0.0.1:0";
+    options.data_address = "memory://node";
+    options.on_exit = [this] { exits_ += 1; };
+    auto server = ControlServer::Start(*world_.node, options);
+    ASSERT_TRUE(server.ok()) << server.status();
+    server_ = *std::move(server);
+    channel_ = grpc::CreateChannel(server_->address(), grpc::InsecureChannelCredentials());
+    stub_ = pb::Control::NewStub(channel_);
+  }
+  static std::string Bytes(const BlockKey& key) {
+    return std::string(reinterpret_cast<const char*>(key.bytes.data()), key.bytes.size());
+  }
+
+  TestWorld world_;
+  std::atomic<int> exits_{0};
+  std::unique_ptr<ControlServer> server_;
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<pb::Control::Stub> stub_;
+};
+
+TEST_F(ServicesTest, AnswersWhatAnOperatorAsks) {
+  TestClient client(world_);
+  const TestBlock block = MakeLayeredTestBlock(1);
+  ASSERT_EQ(client.Put(block, kDurabilitySsd), ResultCode::kOk);
+
+  grpc::ClientContext status_context;
+  pb::StatusReply status;
+  ASSERT_TRUE(stub_->Status(&status_context, {}, &status).ok());
+  EXPECT_EQ(status.health(), pb::HEALTH_OK);
+  EXPECT_EQ(status.blocks(), 1u);
+  EXPECT_EQ(status.tiers_size(), 2);
+  EXPECT_EQ(status.version(), KedgeVersion());
+
+  grpc::ClientContext inspect_context;
+  pb::InspectRequest inspect;
+  inspect.set_key(Bytes(block.header.key));
+  pb::InspectReply inspected;
+  ASSERT_TRUE(stub_->Inspect(&inspect_context, inspect, &inspected).ok());
+  ASSERT_EQ(inspected.variants_size(), 1);
+  EXPECT_EQ(inspected.variants(0).variant(), "raw");
+  EXPECT_EQ(inspected.variants(0).parts(), 4u);
+  EXPECT_EQ(inspected.variants(0).tiers_size(), 2);
+
+  grpc::ClientContext verify_context;
+  pb::VerifyReply verified;
+  ASSERT_TRUE(stub_->Verify(&verify_context, {}, &verified).ok());
+  EXPECT_EQ(verified.blocks(), 1u);
+  EXPECT_EQ(verified.damaged_size(), 0);
+
+  const uint64_t lease = client.Match({&block}, kMatchFlagLease).lease;
+  pb::RemoveRequest remove;
+  remove.set_key(Bytes(block.header.key));
+  pb::RemoveReply removed;
+  grpc::ClientContext leased_context;
+  EXPECT_EQ(stub_->Remove(&leased_context, remove, &removed).error_code(),
+            grpc::StatusCode::FAILED_PRECONDITION);
+  client.Release(lease);
+  grpc::ClientContext remove_context;
+  ASSERT_TRUE(stub_->Remove(&remove_context, remove, &removed).ok());
+  EXPECT_EQ(removed.variants(), 1u);
+  grpc::ClientContext again_context;
+  EXPECT_EQ(stub_->Remove(&again_context, remove, &removed).error_code(),
+            grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(client.Get(block), ResultCode::kRemoved);
+}
+
+TEST_F(ServicesTest, AKeyOfAWrongLengthIsNamed) {
+  grpc::ClientContext context;
+  pb::InspectRequest request;
+  request.set_key("short");
+  pb::InspectReply reply;
+  const grpc::Status status = stub_->Inspect(&context, request, &reply);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_NE(status.error_message().find("5 bytes"), std::string::npos) << status.error_message();
+}
+
+TEST_F(ServicesTest, DrainFlushesAndAsksForTheEnd) {
+  TestClient client(world_);
+  ASSERT_EQ(client.Put(MakeTestBlock(1)), ResultCode::kOk);
+  pb::DrainRequest request;
+  request.set_exit(true);
+  pb::DrainReply reply;
+  grpc::ClientContext context;
+  ASSERT_TRUE(stub_->Drain(&context, request, &reply).ok());
+  EXPECT_EQ(exits_, 1);
+  EXPECT_EQ(client.Put(MakeTestBlock(2)), ResultCode::kUnavailable);
+  grpc::ClientContext status_context;
+  pb::StatusReply status;
+  ASSERT_TRUE(stub_->Status(&status_context, {}, &status).ok());
+  EXPECT_EQ(status.health(), pb::HEALTH_DRAINING);
+}
+
+TEST_F(ServicesTest, AnAddressInUseIsNamed) {
+  ControlOptions options;
+  options.address = server_->address();
+  const auto second = ControlServer::Start(*world_.node, options);
+  ASSERT_FALSE(second.ok());
+  EXPECT_NE(second.status().ToString().find(server_->address()), std::string::npos);
+  const auto metrics = MetricsServer::Start(*world_.node, server_->address());
+  ASSERT_FALSE(metrics.ok());
+  EXPECT_NE(metrics.status().ToString().find(server_->address()), std::string::npos);
+}
+
+TEST_F(ServicesTest, MetricsCountWhatHappened) {
+  const std::string before = MetricsText(*world_.node);
+  for (const char* line : {"kedge_requests_total{op=\"get\",code=\"ok\"} 0",
+                           "kedge_miss_total{op=\"get\",reason=\"evicted\"} 0",
+                           "kedge_checksum_failures_total{tier=\"ssd\"} 0",
+                           "kedge_frame_errors_total{reason=\"crc\"} 0"}) {
+    EXPECT_NE(before.find(line), std::string::npos) << line << " is not there from the start";
+  }
+  TestClient client(world_);
+  const TestBlock block = MakeTestBlock(1);
+  client.Get(block);
+  client.Put(block);
+  client.Get(block);
+  const std::string after = MetricsText(*world_.node);
+  for (const char* line : {"kedge_lookup_keys_total{op=\"get\"} 2",
+                           "kedge_lookup_hit_keys_total{op=\"get\",tier=\"host\"} 1",
+                           "kedge_miss_total{op=\"get\",reason=\"absent\"} 1",
+                           "kedge_put_blocks_total 1"}) {
+    EXPECT_NE(after.find(line), std::string::npos) << line << "\n" << after;
+  }
+}
+
+// The rules of `promtool check metrics` that a text can be checked for; promtool itself where it is installed.
+TEST_F(ServicesTest, MetricsFollowTheConventions) {
+  const std::string text = MetricsText(*world_.node);
+  std::istringstream lines(text);
+  std::set<std::string> families;
+  for (std::string line; std::getline(lines, line);) {
+    std::istringstream words(line);
+    std::string hash, kind, name, type;
+    words >> hash >> kind >> name >> type;
+    if (hash != "#" || kind != "TYPE") continue;
+    EXPECT_TRUE(families.insert(name).second) << name << " comes twice";
+    EXPECT_EQ(name.rfind("kedge_", 0), 0u) << name;
+    const bool total = name.size() > 6 && name.substr(name.size() - 6) == "_total";
+    EXPECT_EQ(total, type == "counter") << name << " is a " << type;
+  }
+  EXPECT_GT(families.size(), 30u);
+  if (std::system("command -v promtool > /dev/null 2>&1") != 0) return;
+  const std::string path = testing::TempDir() + "/metrics.txt";
+  std::ofstream(path) << text;
+  EXPECT_EQ(std::system(("promtool check metrics < " + path).c_str()), 0);
+}
+
+}  // namespace
+}  // namespace kedge
