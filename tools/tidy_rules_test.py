@@ -78,9 +78,11 @@ class TidyTest(unittest.TestCase):
 
     def test_names(self):
         findings = tidy.Findings()
-        tidy.check_names("store/common/x.h", set(), findings)
-        tidy.check_names("store/node/y_test.cc", {"store/node/x.h"}, findings)
-        tidy.check_names("store/node/x_test.cc", {"store/node/x.h"}, findings)
+        builds = {"store/node/BUILD": 'cc_binary(name = "kedged")'}
+        tidy.check_names("store/common/x.h", set(), builds, findings)
+        tidy.check_names("store/node/y_test.cc", {"store/node/x.h"}, builds, findings)
+        tidy.check_names("store/node/x_test.cc", {"store/node/x.h"}, builds, findings)
+        tidy.check_names("store/node/kedged_test.cc", set(), builds, findings)
         tidy.check_build("store/node/x.cc", {"store/node/BUILD": 'srcs = ["y.cc"]'}, findings)
         tidy.check_build("store/node/y.cc", {"store/node/BUILD": 'srcs = ["y.cc"]'}, findings)
         tidy.check_build("store/z.cc", {}, findings)
