@@ -2,7 +2,8 @@
 //
 //   [encoded block header, zero padded to a page][payload, zero padded to a page]
 //
-// One contiguous, page-aligned run: one O_DIRECT write stores it, one read brings it back, and the header says by itself whether the rest is right.
+// One contiguous, page-aligned run: one O_DIRECT write stores it, one read brings it back, and the
+// header says by itself whether the rest is right.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +18,7 @@ inline constexpr uint64_t PageRound(uint64_t bytes) {
 }
 
 struct ImageLayout {
-  uint32_t header_bytes = 0;    // encoded header
+  uint32_t header_bytes = 0;  // encoded header
   uint64_t payload_bytes = 0;
   uint64_t payload_offset() const { return PageRound(header_bytes); }
   uint64_t image_bytes() const { return payload_offset() + PageRound(payload_bytes); }

@@ -24,7 +24,9 @@ class PageBuffer {
     bytes_ = PageRound(bytes);
   }
   std::span<uint8_t> first(uint64_t bytes) { return {data_.get(), bytes}; }
-  SsdPage page(uint64_t index) { return SsdPage(data_.get() + index * kDiskPageBytes, kDiskPageBytes); }
+  SsdPage page(uint64_t index) {
+    return SsdPage(data_.get() + index * kDiskPageBytes, kDiskPageBytes);
+  }
 
  private:
   struct Free {

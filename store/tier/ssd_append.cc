@@ -1,7 +1,9 @@
-// Appends, in groups: while one group is being written and synced the next callers queue up, and share the next sync.
+// Appends, in groups: while one group is being written and synced the next callers queue up, and
+// share the next sync.
 //
-// A record counts only when everything before it in its segment is written and synced too, so that a scan can walk from
-// record to record. One leader at a time, who writes in order, gives that for free.
+// A record counts only when everything before it in its segment is written and synced too, so that
+// a scan can walk from record to record. One leader at a time, who writes in order, gives that for
+// free.
 #include <algorithm>
 #include <utility>
 
@@ -23,7 +25,8 @@ absl::Status CheckImage(size_t index, const SsdTier::Image& image) {
   if (image.header == nullptr) return invalid("header is null");
   const ImageLayout layout{image.header->encoded_bytes(), image.header->payload_bytes()};
   if (image.bytes.size() != layout.image_bytes()) {
-    return invalid(absl::StrCat("bytes=", image.bytes.size(), ", its header says ", layout.image_bytes()));
+    return invalid(
+        absl::StrCat("bytes=", image.bytes.size(), ", its header says ", layout.image_bytes()));
   }
   if (reinterpret_cast<uintptr_t>(image.bytes.data()) % kDiskPageBytes != 0) {
     return invalid("memory is not page-aligned");
@@ -31,8 +34,8 @@ absl::Status CheckImage(size_t index, const SsdTier::Image& image) {
   const absl::StatusOr<uint32_t> header_bytes = PeekBlockHeaderBytes(image.bytes);
   if (!header_bytes.ok()) return invalid(std::string(header_bytes.status().message()));
   if (*header_bytes != layout.header_bytes) {
-    return invalid(absl::StrCat("header_bytes=", *header_bytes, " in the image, ", layout.header_bytes,
-                                " in its header"));
+    return invalid(absl::StrCat("header_bytes=", *header_bytes, " in the image, ",
+                                layout.header_bytes, " in its header"));
   }
   return absl::OkStatus();
 }
@@ -113,8 +116,8 @@ absl::Status SegmentTier::CommitGroup(const Group& group) {
     group_first_segment_ = open_.file != nullptr ? open_.number : next_segment_;
     status = WriteGroup(group);
     if (status.ok()) break;
-    // What was written of the group is not acknowledged; its place is free again. Its sequence numbers are not used again, so a
-    // scan knows what is left of it.
+    // What was written of the group is not acknowledged; its place is free again. Its sequence
+    // numbers are not used again, so a scan knows what is left of it.
     open_.page = open_.committed_page;
     if (!absl::IsResourceExhausted(status)) {
       AbandonOpenSegment();
@@ -182,7 +185,8 @@ absl::Status SegmentTier::PlaceTombstone(std::span<const BlockKey> keys) {
   return Place(placed, header, {});
 }
 
-absl::Status SegmentTier::Place(Placed placed, RecordHeader& header, std::span<const uint8_t> image) {
+absl::Status SegmentTier::Place(Placed placed, RecordHeader& header,
+                                std::span<const uint8_t> image) {
   if (open_.file == nullptr || open_.page + 1 + placed.image_pages > segment_pages_) {
     // What the group put into the segment before must be safe too; most groups put nothing there.
     if (open_.file != nullptr && open_.page != open_.committed_page) {
@@ -225,7 +229,8 @@ absl::Status SegmentTier::SyncOpenSegment() {
 // Everything of the group is safe: from here on it counts.
 void SegmentTier::MakeVisible() {
   open_.committed_page = open_.page;
-  // The index is written after the group's callers have their answers, and may have freed their images.
+  // The index is written after the group's callers have their answers, and may have freed their
+  // images.
   index_content_.clear();
   for (const Placed& placed : placed_) {
     index_content_.insert(index_content_.end(), placed.content.begin(), placed.content.end());
@@ -253,7 +258,8 @@ void SegmentTier::MakeVisible() {
   }
 }
 
-// The index lags by at most one group. When it cannot be written, its segment lags for good: the mark stays, and the next start scans.
+// The index lags by at most one group. When it cannot be written, its segment lags for good: the
+// mark stays, and the next start scans.
 void SegmentTier::IndexGroup() {
   for (size_t begin = 0; begin < placed_.size();) {
     const uint32_t number = placed_[begin].segment;

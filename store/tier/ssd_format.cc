@@ -4,11 +4,11 @@
 #include <charconv>
 #include <cstring>
 
+#include <xxhash.h>
 #include "absl/base/internal/raw_logging.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "proto/wire.h"
-#include "xxhash.h"
 
 namespace kedge {
 namespace {
@@ -35,8 +35,8 @@ absl::Status CheckPage(const char* what, ConstSsdPage page) {
   }
   const uint16_t version = LoadLe<uint16_t>(page.data() + kVersionAt);
   if (version != kSsdFormatVersion) {
-    return absl::UnimplementedError(absl::StrCat(what, ".version: ", version, ", this build reads ",
-                                                 kSsdFormatVersion));
+    return absl::UnimplementedError(
+        absl::StrCat(what, ".version: ", version, ", this build reads ", kSsdFormatVersion));
   }
   return absl::OkStatus();
 }

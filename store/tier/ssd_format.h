@@ -1,8 +1,10 @@
-// The bytes of segment files; store/README.md ("Segment files") has each of them. Encoding and decoding only.
+// The bytes of segment files; store/README.md ("Segment files") has each of them. Encoding and
+// decoding only.
 //
-// A segment is a header page and then records. A record is one page of record header and, for a block, its image (block_image.h)
-// behind it; a tombstone keeps its keys in the page itself. Both kinds of page end with a checksum (XXH3-64 of all before it), at the
-// same place in every version of the format, so that damage can be told from another version.
+// A segment is a header page and then records. A record is one page of record header and, for a
+// block, its image (block_image.h) behind it; a tombstone keeps its keys in the page itself. Both
+// kinds of page end with a checksum (XXH3-64 of all before it), at the same place in every version
+// of the format, so that damage can be told from another version.
 #pragma once
 
 #include <array>
@@ -28,8 +30,9 @@ using ConstSsdPage = std::span<const uint8_t, kDiskPageBytes>;
 
 struct SegmentHeader {
   uint32_t segment = 0;
-  // Random. Every record of the segment repeats it, so that bytes of a payload can never pass for a record: who puts a payload
-  // does not know it. It also tells the index whether this is the file that it knows.
+  // Random. Every record of the segment repeats it, so that bytes of a payload can never pass for a
+  // record: who puts a payload does not know it. It also tells the index whether this is the file
+  // that it knows.
   uint64_t nonce = 0;
 };
 
@@ -40,17 +43,20 @@ struct RecordHeader {
   uint32_t segment = 0;
   uint32_t page = 0;  // where this page lies in its segment: a record knows its place
   uint64_t nonce = 0;
-  uint64_t sequence = 0;  // grows inside a segment; a record with a smaller one was left over by a failed append
-  ImageLayout image;      // of a block
+  uint64_t sequence =
+      0;  // grows inside a segment; a record with a smaller one was left over by a failed append
+  ImageLayout image;           // of a block
   std::vector<BlockKey> keys;  // of a tombstone, 1 to kTombstoneKeysMax
 
   uint32_t image_pages() const {
-    return kind == RecordKind::kBlock ? static_cast<uint32_t>(image.image_bytes() / kDiskPageBytes) : 0;
+    return kind == RecordKind::kBlock ? static_cast<uint32_t>(image.image_bytes() / kDiskPageBytes)
+                                      : 0;
   }
 };
 
 void EncodeSegmentHeader(const SegmentHeader& header, SsdPage page);
-// Hostile bytes. DataLoss (magic, checksum), Unimplemented (version) or InvalidArgument (contradiction), naming field and value.
+// Hostile bytes. DataLoss (magic, checksum), Unimplemented (version) or InvalidArgument
+// (contradiction), naming field and value.
 absl::StatusOr<SegmentHeader> DecodeSegmentHeader(ConstSsdPage page);
 
 // Aborts when the header contradicts itself: the tier built it.

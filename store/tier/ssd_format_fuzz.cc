@@ -1,14 +1,15 @@
-// Pages of segment files that somebody made up. The first byte says whether the checksum is put right, so that the fields behind it are
-// reached too. What decodes must encode to a page that decodes to the same.
+// Pages of segment files that somebody made up. The first byte says whether the checksum is put
+// right, so that the fields behind it are reached too. What decodes must encode to a page that
+// decodes to the same.
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 
+#include <xxhash.h>
 #include "proto/wire.h"
 #include "store/tier/page_buffer.h"
 #include "store/tier/ssd_format.h"
-#include "xxhash.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace kedge;
@@ -22,10 +23,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (const auto header = DecodeSegmentHeader(page); header.ok()) {
     EncodeSegmentHeader(*header, again);
     const auto same = DecodeSegmentHeader(again);
-    if (!same.ok() || same->segment != header->segment || same->nonce != header->nonce) std::abort();
+    if (!same.ok() || same->segment != header->segment || same->nonce != header->nonce)
+      std::abort();
   }
   if (const auto record = DecodeRecordHeader(page); record.ok()) {
-    if (record->image_pages() > (kBlockBytesMax + kBlockHeaderBytesMax) / kDiskPageBytes + 2) std::abort();
+    if (record->image_pages() > (kBlockBytesMax + kBlockHeaderBytesMax) / kDiskPageBytes + 2)
+      std::abort();
     EncodeRecordHeader(*record, again);
     const auto same = DecodeRecordHeader(again);
     if (!same.ok() || same->sequence != record->sequence || same->keys != record->keys ||

@@ -1,10 +1,10 @@
 #include "store/tier/ssd_format.h"
 
+#include <xxhash.h>
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "proto/wire.h"
 #include "store/tier/page_buffer.h"
-#include "xxhash.h"
 
 namespace kedge {
 namespace {
@@ -28,7 +28,7 @@ RecordHeader BlockRecord() {
 TEST(SsdFormat, SegmentHeaderBytes) {
   PageBuffer memory(kDiskPageBytes);
   EncodeSegmentHeader({0x01020304, 0x1122334455667788}, memory.page(0));
-  const uint8_t expected[24] = {'K', 'E', 'D', 'G', 'E', 'S', 'E', 'G', 1,    0,    0,    0,
+  const uint8_t expected[24] = {'K', 'E', 'D', 'G', 'E',  'S',  'E',  'G',  1,    0,    0,    0,
                                 4,   3,   2,   1,   0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11};
   EXPECT_EQ(std::memcmp(memory.page(0).data(), expected, sizeof expected), 0);
   for (size_t i = sizeof expected; i < 4088; ++i) ASSERT_EQ(memory.page(0)[i], 0);
@@ -62,7 +62,8 @@ TEST(SsdFormat, TombstonesOfOneAndOfManyKeys) {
   for (const uint32_t count : {1u, 2u, kTombstoneKeysMax}) {
     RecordHeader record;
     record.kind = RecordKind::kTombstone;
-    for (uint32_t i = 0; i < count; ++i) record.keys.emplace_back().bytes.fill(static_cast<uint8_t>(i + 1));
+    for (uint32_t i = 0; i < count; ++i)
+      record.keys.emplace_back().bytes.fill(static_cast<uint8_t>(i + 1));
     EncodeRecordHeader(record, memory.page(0));
     const auto decoded = DecodeRecordHeader(memory.page(0));
     ASSERT_TRUE(decoded.ok()) << decoded.status();
@@ -96,9 +97,11 @@ TEST(SsdFormat, ErrorsNameFieldAndValue) {
   EXPECT_THAT(Message(decode_with(8, 2, 2)), HasSubstr("record.version: 2"));
   EXPECT_THAT(Message(decode_with(4, 3, 1)), HasSubstr("record.kind: 3"));
   EXPECT_THAT(Message(decode_with(36, 1, 4)), HasSubstr("record.key_count: 1"));
-  EXPECT_THAT(Message(decode_with(40, kBlockBytesMax + 1, 8)), HasSubstr("record.payload_bytes: 67108865"));
+  EXPECT_THAT(Message(decode_with(40, kBlockBytesMax + 1, 8)),
+              HasSubstr("record.payload_bytes: 67108865"));
   EXPECT_THAT(Message(decode_with(48, 0, 4)), HasSubstr("record.header_bytes: 0"));
-  EXPECT_THAT(Message(decode_with(48, kBlockHeaderBytesMax + 1, 4)), HasSubstr("record.header_bytes: 65537"));
+  EXPECT_THAT(Message(decode_with(48, kBlockHeaderBytesMax + 1, 4)),
+              HasSubstr("record.header_bytes: 65537"));
   EXPECT_THAT(Message(decode_with(4, 2, 1)), HasSubstr("record.payload_bytes: 1000000"));
   EXPECT_THAT(Message(decode_with(0, 0, 4)), HasSubstr("record.magic: 00000000"));
 
@@ -115,8 +118,9 @@ TEST(SsdFormat, Names) {
   for (const uint32_t number : {0u, 1u, 99'999'999u, 4'294'967'295u}) {
     EXPECT_EQ(ParseSegmentName(SegmentName(number)), number);
   }
-  for (const char* name : {"", "seg-.kseg", "seg-1.kseg", "seg-000000001.kseg", "seg-0000001x.kseg",
-                           "seg-00000001.ksegx", "LOCK", "seg-4294967296.kseg", "seg--0000001.kseg"}) {
+  for (const char* name :
+       {"", "seg-.kseg", "seg-1.kseg", "seg-000000001.kseg", "seg-0000001x.kseg",
+        "seg-00000001.ksegx", "LOCK", "seg-4294967296.kseg", "seg--0000001.kseg"}) {
     EXPECT_EQ(ParseSegmentName(name), std::nullopt) << name;
   }
 }

@@ -1,8 +1,9 @@
 // The durable index of the SSD tier: what lies where, so that a start need not read every segment.
 //
-// It is an accelerator and nothing else: the segments hold the same facts. It may lag behind them and never runs ahead, because a
-// record is added after its segment was synced. Records of one segment and the segment's mark are added together or not at all.
-// Calls come from one thread at a time. Errors: DATA_LOSS when what is stored is damaged; then `Reset` and rebuild.
+// It is an accelerator and nothing else: the segments hold the same facts. It may lag behind them
+// and never runs ahead, because a record is added after its segment was synced. Records of one
+// segment and the segment's mark are added together or not at all. Calls come from one thread at a
+// time. Errors: DATA_LOSS when what is stored is damaged; then `Reset` and rebuild.
 #pragma once
 
 #include <cstdint>
@@ -30,7 +31,8 @@ struct SsdIndexRecord {
   uint32_t page = 0;  // of the record header
   RecordKind kind = RecordKind::kBlock;
   uint64_t sequence = 0;
-  std::span<const uint8_t> content;  // a block's encoded header, or a tombstone's keys, one after the other
+  std::span<const uint8_t>
+      content;  // a block's encoded header, or a tombstone's keys, one after the other
 };
 
 class SsdIndex {
@@ -46,7 +48,8 @@ class SsdIndex {
   virtual absl::StatusOr<std::vector<SsdIndexMark>> Marks() = 0;
   // All of `mark.segment`.
   virtual absl::Status Add(std::span<const SsdIndexRecord> records, const SsdIndexMark& mark) = 0;
-  // Records of a segment in order of their pages, until `visit` returns an error, which is then the result. The content lives as long as the call.
+  // Records of a segment in order of their pages, until `visit` returns an error, which is then the
+  // result. The content lives as long as the call.
   virtual absl::Status Visit(uint32_t segment,
                              absl::FunctionRef<absl::Status(const SsdIndexRecord&)> visit) = 0;
   // Its records and its mark.

@@ -2,8 +2,8 @@
 //   "V"                                       u32 version of this layout
 //   "M", segment (u32, big endian)            nonce (u64), pages (u32)
 //   "R", segment, page (u32, big endian)      kind (u8), sequence (u64), content
-// Writes are not synced: after a power cut RocksDB comes back with a prefix of them, which is a lag, and a lag is made up from
-// the segments. RocksDB keeps files and threads of its own.
+// Writes are not synced: after a power cut RocksDB comes back with a prefix of them, which is a
+// lag, and a lag is made up from the segments. RocksDB keeps files and threads of its own.
 #include <algorithm>
 #include <utility>
 
@@ -169,8 +169,8 @@ class RocksdbIndex final : public SsdIndex {
         value.size() == 4 ? LoadLe<uint32_t>(reinterpret_cast<const uint8_t*>(value.data())) : 0;
     if (version == kIndexVersion) return absl::OkStatus();
     // An index of another version is no loss: it is rebuilt.
-    return absl::DataLossError(absl::StrCat("index ", path_, ": version ", version,
-                                            ", this build reads ", kIndexVersion));
+    return absl::DataLossError(
+        absl::StrCat("index ", path_, ": version ", version, ", this build reads ", kIndexVersion));
   }
 
   absl::Status Damaged(const char* what, const rocksdb::Slice& key) const {

@@ -7,12 +7,16 @@
 
 namespace kedge {
 
-absl::Status SegmentTier::Read(SsdLocation location, uint32_t page_offset, std::span<uint8_t> bytes) {
+absl::Status SegmentTier::Read(SsdLocation location, uint32_t page_offset,
+                               std::span<uint8_t> bytes) {
   if (bytes.size() % kDiskPageBytes != 0 || page_offset > location.pages ||
       bytes.size() / kDiskPageBytes > location.pages - page_offset) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "ssd read: bytes=", bytes.size(), " from page ", page_offset, " of an image of ",
-        location.pages, " pages"));
+    return absl::InvalidArgumentError(absl::StrCat("ssd read: bytes=", bytes.size(), " from page ",
+                                                   page_offset, " of an image of ", location.pages,
+                                                   " pages"));
+  }
+  if (reinterpret_cast<uintptr_t>(bytes.data()) % kDiskPageBytes != 0) {
+    return absl::InvalidArgumentError("ssd read: memory is not page-aligned");
   }
   absl::StatusOr<std::shared_ptr<File>> file = FileOf(location.segment);
   absl::Status status = file.status();
@@ -29,7 +33,8 @@ absl::Status SegmentTier::Read(SsdLocation location, uint32_t page_offset, std::
   return status;
 }
 
-// The file of a segment, opened when it is not. It stays readable for its holder when the segment is dropped meanwhile.
+// The file of a segment, opened when it is not. It stays readable for its holder when the segment
+// is dropped meanwhile.
 absl::StatusOr<std::shared_ptr<File>> SegmentTier::FileOf(uint32_t number) {
   const auto gone = [&] {
     return absl::NotFoundError(absl::StrCat("ssd read: segment ", number, " was dropped"));

@@ -1,7 +1,8 @@
 // The start: what the index knows, then what it lacks, read from the segments.
 //
-// Records are applied in the order of segments and pages, which is the order in which they were acknowledged. A segment that was there
-// at the start is never appended to: its tail may hold what nobody was told about.
+// Records are applied in the order of segments and pages, which is the order in which they were
+// acknowledged. A segment that was there at the start is never appended to: its tail may hold what
+// nobody was told about.
 #include <algorithm>
 #include <utility>
 
@@ -85,7 +86,8 @@ absl::Status SegmentTier::Start(const OnRecovered& on_recovered, RecoveryReport&
   if (status.ok()) status = Recover(numbers, report);
   if (status.ok()) status = ReportLive(on_recovered, report);
   if (absl::IsDataLoss(status)) {
-    // Damage of segments is counted and no error: so it is the index that is damaged (or the disk, which will say so again).
+    // Damage of segments is counted and no error: so it is the index that is damaged (or the disk,
+    // which will say so again).
     if (status = index_->Reset(); !status.ok()) return status;
     report = RecoveryReport{};
     report.index_rebuilt = true;
@@ -96,7 +98,8 @@ absl::Status SegmentTier::Start(const OnRecovered& on_recovered, RecoveryReport&
   group_first_segment_ = next_segment_;
   status = OpenNewSegment();
   // A node whose own blocks filled the disk must be able to start again.
-  for (uint32_t drops = 0; absl::IsResourceExhausted(status) && drops < kSsdDropsPerAppendMax; ++drops) {
+  for (uint32_t drops = 0; absl::IsResourceExhausted(status) && drops < kSsdDropsPerAppendMax;
+       ++drops) {
     if (!DropOldestSegment().ok()) break;
     status = OpenNewSegment();
   }
@@ -144,7 +147,8 @@ absl::Status SegmentTier::RecoverSegment(uint32_t number, const SsdIndexMark* ma
     header_read = file->Read(0, header_pages_.first(kDiskPageBytes)).ok();
     const absl::StatusOr<SegmentHeader> header = DecodeSegmentHeader(header_pages_.page(0));
     if (header_read && absl::IsUnimplemented(header.status())) {
-      return absl::UnimplementedError(absl::StrCat(path, ": ", std::string(header.status().message())));
+      return absl::UnimplementedError(
+          absl::StrCat(path, ": ", std::string(header.status().message())));
     }
     if (header_read && header.ok() && header->segment == number) scan.nonce = header->nonce;
   }
@@ -177,7 +181,8 @@ absl::Status SegmentTier::RecoverSegment(uint32_t number, const SsdIndexMark* ma
     if (absl::Status status = disk_.Remove(path); !status.ok()) return status;
     return mark == nullptr ? absl::OkStatus() : index_->Drop(number);
   }
-  // What could not be read or verified now is tried again by the next start: it may be the way from the disk that failed.
+  // What could not be read or verified now is tried again by the next start: it may be the way from
+  // the disk that failed.
   const uint32_t known_pages = found.bad_page.value_or(header_read ? scan.end_page : indexed_pages);
   if (found.nonce && (mark == nullptr || known_pages != indexed_pages || found.records > 0)) {
     if (absl::Status status = feed.Flush(known_pages, *found.nonce); !status.ok()) return status;
@@ -231,27 +236,29 @@ void SegmentTier::Apply(const RecordHeader& record, const BlockHeader* header) {
   live_.Put(header->key, header->variant, {record.segment, record.page + 1, record.image_pages()});
 }
 
-// A second walk over the index, which has everything by now: the first one cannot know what a later record takes back.
+// A second walk over the index, which has everything by now: the first one cannot know what a later
+// record takes back.
 absl::Status SegmentTier::ReportLive(const OnRecovered& on_recovered, RecoveryReport& report) {
   report.blocks = 0;
   for (const auto& [number, segment] : segments_) {
-    const absl::Status status = index_->Visit(number, [&](const SsdIndexRecord& record) -> absl::Status {
-      if (record.kind != RecordKind::kBlock) return absl::OkStatus();
-      const absl::StatusOr<BlockHeader> header = DecodeBlockHeader(record.content);
-      if (!header.ok()) return IndexDamaged(record, std::string(header.status().message()));
-      const ImageLayout layout{header->encoded_bytes(), header->payload_bytes()};
-      const SsdLocation location{record.segment, record.page + 1,
-                                 static_cast<uint32_t>(layout.image_bytes() / kDiskPageBytes)};
-      if (!live_.IsLive(header->key, header->variant, location)) return absl::OkStatus();
-      ++report.blocks;
-      if (on_recovered) on_recovered(*header, location);
-      return absl::OkStatus();
-    });
+    const absl::Status status =
+        index_->Visit(number, [&](const SsdIndexRecord& record) -> absl::Status {
+          if (record.kind != RecordKind::kBlock) return absl::OkStatus();
+          const absl::StatusOr<BlockHeader> header = DecodeBlockHeader(record.content);
+          if (!header.ok()) return IndexDamaged(record, std::string(header.status().message()));
+          const ImageLayout layout{header->encoded_bytes(), header->payload_bytes()};
+          const SsdLocation location{record.segment, record.page + 1,
+                                     static_cast<uint32_t>(layout.image_bytes() / kDiskPageBytes)};
+          if (!live_.IsLive(header->key, header->variant, location)) return absl::OkStatus();
+          ++report.blocks;
+          if (on_recovered) on_recovered(*header, location);
+          return absl::OkStatus();
+        });
     if (!status.ok()) return status;
   }
   if (report.blocks == live_.blocks()) return absl::OkStatus();
-  return absl::DataLossError(absl::StrCat("index: ", report.blocks, " of ", live_.blocks(),
-                                          " live blocks are in it"));
+  return absl::DataLossError(
+      absl::StrCat("index: ", report.blocks, " of ", live_.blocks(), " live blocks are in it"));
 }
 
 }  // namespace kedge

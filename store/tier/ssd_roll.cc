@@ -58,7 +58,8 @@ absl::Status SegmentTier::OpenNewSegment() {
   return absl::OkStatus();
 }
 
-// After an error that leaves the file in doubt. What was acknowledged stays readable; nothing is added.
+// After an error that leaves the file in doubt. What was acknowledged stays readable; nothing is
+// added.
 void SegmentTier::AbandonOpenSegment() {
   if (open_.file == nullptr) return;
   open_ = OpenSegment{};
@@ -78,22 +79,26 @@ absl::Status SegmentTier::DropOldestSegment() {
     segment = segments_.begin()->second;
   }
   std::vector<std::pair<BlockHeader, SsdLocation>> blocks;
-  // When neither index nor file can be read nobody can be told; readers find out that the segment is gone.
+  // When neither index nor file can be read nobody can be told; readers find out that the segment
+  // is gone.
   const bool named = BlocksOfSegment(number, segment, blocks).ok();
   {
     std::lock_guard<std::mutex> guard(mutex_);
     blocks.erase(std::remove_if(blocks.begin(), blocks.end(),
                                 [&](const auto& block) {
-                                  return !live_.RemoveAt(block.first.key, block.first.variant, block.second);
+                                  return !live_.RemoveAt(block.first.key, block.first.variant,
+                                                         block.second);
                                 }),
                  blocks.end());
     if (!named) live_.RemoveSegment(number);
     counters_.dropped_blocks += blocks.size();
   }
-  // Told before the file goes: a power cut in between must not make it a loss that nobody heard of. When the file
-  // cannot be removed its blocks are dropped all the same; the next append tries again.
+  // Told before the file goes: a power cut in between must not make it a loss that nobody heard of.
+  // When the file cannot be removed its blocks are dropped all the same; the next append tries
+  // again.
   for (const auto& [header, location] : blocks) on_dropped_(header.key, header.variant, location);
-  if (absl::Status status = disk_.Remove(PathOf(number)); !status.ok() && !absl::IsNotFound(status)) {
+  if (absl::Status status = disk_.Remove(PathOf(number));
+      !status.ok() && !absl::IsNotFound(status)) {
     return status;
   }
   {
@@ -111,13 +116,15 @@ absl::Status SegmentTier::DropOldestSegment() {
   return absl::OkStatus();
 }
 
-// Every block record of a segment, live or not. From the index when it has all of them, else from the file.
-absl::Status SegmentTier::BlocksOfSegment(uint32_t number, const Segment& segment,
-                                          std::vector<std::pair<BlockHeader, SsdLocation>>& blocks) {
+// Every block record of a segment, live or not. From the index when it has all of them, else from
+// the file.
+absl::Status SegmentTier::BlocksOfSegment(
+    uint32_t number, const Segment& segment,
+    std::vector<std::pair<BlockHeader, SsdLocation>>& blocks) {
   const auto add = [&](uint32_t page, const BlockHeader& header) {
     const ImageLayout layout{header.encoded_bytes(), header.payload_bytes()};
-    blocks.emplace_back(header, SsdLocation{number, page + 1,
-                                            uint32_t(layout.image_bytes() / kDiskPageBytes)});
+    blocks.emplace_back(
+        header, SsdLocation{number, page + 1, uint32_t(layout.image_bytes() / kDiskPageBytes)});
     blocks.back().first.parts = {};  // names are enough
   };
   if (segment.indexed_pages == segment.pages) {

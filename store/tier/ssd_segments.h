@@ -1,9 +1,10 @@
-// The SSD tier's one class, cut by verb: ssd_append.cc (group commit), ssd_roll.cc (segments come and go), ssd_recover.cc (start),
-// ssd_read.cc, tier_ssd.cc (Open and metrics).
+// The SSD tier's one class, cut by verb: ssd_append.cc (group commit), ssd_roll.cc (segments come
+// and go), ssd_recover.cc (start), ssd_read.cc, tier_ssd.cc (Open and metrics).
 //
-// Threads. Appends queue up; the one in front is the leader: it writes and syncs for those behind it, then the next one leads. All that
-// is marked "leader" is touched by the leader only (and by Open, before there are others), and the queue's mutex hands it over.
-// `mutex_` guards what readers share; it is never held during I/O or a callback.
+// Threads. Appends queue up; the one in front is the leader: it writes and syncs for those behind
+// it, then the next one leads. All that is marked "leader" is touched by the leader only (and by
+// Open, before there are others), and the queue's mutex hands it over. `mutex_` guards what readers
+// share; it is never held during I/O or a callback.
 #pragma once
 
 #include <condition_variable>
@@ -24,7 +25,8 @@ namespace kedge {
 
 class SegmentTier final : public SsdTier {
  public:
-  SegmentTier(Disk& disk, std::unique_ptr<SsdIndex> index, const Options& options, OnDropped on_dropped);
+  SegmentTier(Disk& disk, std::unique_ptr<SsdIndex> index, const Options& options,
+              OnDropped on_dropped);
   ~SegmentTier() override;
 
   // Once, before anything else.
@@ -40,7 +42,7 @@ class SegmentTier final : public SsdTier {
  private:
   struct Segment {
     uint64_t nonce = 0;
-    uint32_t pages = 0;          // that hold something that was acknowledged, or was there at the start
+    uint32_t pages = 0;  // that hold something that was acknowledged, or was there at the start
     uint32_t indexed_pages = 0;  // the index knows everything below
     std::shared_ptr<File> file;  // null: not open just now
     uint64_t last_use = 0;
@@ -48,7 +50,7 @@ class SegmentTier final : public SsdTier {
   struct OpenSegment {
     uint32_t number = 0;
     uint64_t nonce = 0;
-    std::shared_ptr<File> file;  // null: there is none
+    std::shared_ptr<File> file;   // null: there is none
     uint32_t page = 0;            // where the next record goes
     uint32_t committed_page = 0;  // everything below is acknowledged
   };
@@ -68,11 +70,11 @@ class SegmentTier final : public SsdTier {
     uint32_t segment;
     uint32_t page;  // of the record header
     uint64_t sequence;
-    const BlockHeader* header = nullptr;   // of a block
+    const BlockHeader* header = nullptr;  // of a block
     uint32_t image_pages = 0;
-    SsdLocation* location = nullptr;       // where to tell its caller
-    std::span<const BlockKey> keys;        // of a tombstone
-    std::span<const uint8_t> content;      // for the index
+    SsdLocation* location = nullptr;   // where to tell its caller
+    std::span<const BlockKey> keys;    // of a tombstone
+    std::span<const uint8_t> content;  // for the index
     SsdLocation at() const { return {segment, page + 1, image_pages}; }
   };
   using Group = std::vector<Request*>;
@@ -106,7 +108,9 @@ class SegmentTier final : public SsdTier {
 
   // ssd_read.cc
   absl::StatusOr<std::shared_ptr<File>> FileOf(uint32_t segment);
-  std::string PathOf(uint32_t segment) const { return options_.directory + "/" + SegmentName(segment); }
+  std::string PathOf(uint32_t segment) const {
+    return options_.directory + "/" + SegmentName(segment);
+  }
 
   Disk& disk_;
   const Options options_;
@@ -122,14 +126,15 @@ class SegmentTier final : public SsdTier {
   OpenSegment open_;
   uint32_t next_segment_ = 1;
   uint64_t next_sequence_ = 1;
-  uint32_t group_first_segment_ = 0;  // the open segment when the group began: it and later ones are not dropped for it
-  std::vector<Placed> placed_;        // of the group
+  uint32_t group_first_segment_ =
+      0;  // the open segment when the group began: it and later ones are not dropped for it
+  std::vector<Placed> placed_;          // of the group
   std::vector<uint8_t> index_content_;  // what placed_ points to once the group is visible
   PageBuffer header_pages_;
   uint32_t header_pages_used_ = 0;
   std::vector<std::span<const uint8_t>> pieces_;  // not yet written
   uint64_t pieces_bytes_ = 0;
-  uint64_t pieces_offset_ = 0;                    // where they belong in the open segment
+  uint64_t pieces_offset_ = 0;  // where they belong in the open segment
 
   mutable std::mutex mutex_;  // guards all below
   std::map<uint32_t, Segment> segments_;

@@ -1,10 +1,12 @@
-// Blocks and an index for the tests of the SSD tier.
+// Blocks, an index and a fixture for the tests of the SSD tier.
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -13,6 +15,7 @@
 #include "store/tier/page_buffer.h"
 #include "store/tier/ssd_index.h"
 #include "store/tier/tier_ssd.h"
+#include "store/world/disk_simulated.h"
 #include "store/world/metrics.h"
 #include "store/world/random.h"
 
@@ -38,9 +41,12 @@ class TestBlock {
     header.variant = *Variant::Parse(variant);
     header.placement = PlacementOf(header.key);
     std::vector<uint8_t> payload(payload_bytes);
-    for (uint8_t& byte : payload) byte = static_cast<uint8_t>(random.Next());
-    header.parts = {{static_cast<uint32_t>(payload_bytes),
-                     PartDigest(header.key, header.variant, 0, payload)}};
+    for (size_t at = 0; at < payload.size(); at += 8) {
+      const uint64_t word = random.Next();
+      std::memcpy(payload.data() + at, &word, std::min<size_t>(8, payload.size() - at));
+    }
+    header.parts = {
+        {static_cast<uint32_t>(payload_bytes), PartDigest(header.key, header.variant, 0, payload)}};
     const auto encoded = EncodeBlockHeader(header);
     EXPECT_TRUE(encoded.ok()) << encoded.status();
     const ImageLayout layout{static_cast<uint32_t>(encoded->size()), payload_bytes};
@@ -48,7 +54,8 @@ class TestBlock {
     memory_.Grow(bytes_);
     std::memset(memory_.first(bytes_).data(), 0, bytes_);
     std::memcpy(memory_.first(bytes_).data(), encoded->data(), encoded->size());
-    std::memcpy(memory_.first(bytes_).data() + layout.payload_offset(), payload.data(), payload_bytes);
+    std::memcpy(memory_.first(bytes_).data() + layout.payload_offset(), payload.data(),
+                payload_bytes);
   }
 
   std::span<uint8_t> image() { return memory_.first(bytes_); }
@@ -91,8 +98,8 @@ class MetricReader final : public MetricsVisitor {
   std::map<std::string, double> values_;
 };
 
-// What an index remembers across restarts of the tier: the calls that changed it, oldest first. A power cut takes a tail of them away,
-// as it does with RocksDB's unsynced log.
+// What an index remembers across restarts of the tier: the calls that changed it, oldest first. A
+// power cut takes a tail of them away, as it does with RocksDB's unsynced log.
 struct IndexLog {
   std::vector<std::function<absl::Status(SsdIndex&)>> changes;
   int resets = 0;
@@ -138,6 +145,84 @@ class LoggedIndex final : public SsdIndex {
   }
   IndexLog& log_;
   const std::unique_ptr<SsdIndex> memory_;
+};
+
+// A tier on a disk, with what it told.
+class SsdTierTest : public testing::Test {
+ protected:
+  SsdTierTest() {
+    options_.directory = "/tier";
+    options_.segment_bytes = 64 * kDiskPageBytes;
+    options_.capacity_bytes = 4 * options_.segment_bytes;
+  }
+
+  absl::Status Open(Disk& disk, std::unique_ptr<SsdIndex> index) {
+    tier_.reset();
+    recovered_.clear();
+    const size_t dropped_before = dropped_.size();
+    auto tier = SsdTier::Open(
+        disk, std::move(index), options_,
+        [this](const BlockHeader& header, SsdLocation location) {
+          recovered_[header.key] = location;
+        },
+        [this](const BlockKey& key, const Variant&, SsdLocation) { dropped_.push_back(key); },
+        &report_);
+    dropped_by_start_.clear();
+    dropped_by_start_.insert(dropped_.begin() + static_cast<ptrdiff_t>(dropped_before),
+                             dropped_.end());
+    if (tier.ok()) tier_ = *std::move(tier);
+    return tier.status();
+  }
+  absl::Status Open() { return Open(disk_, std::make_unique<LoggedIndex>(log_)); }
+  // The index is gone: everything comes from the segments.
+  absl::Status OpenWithoutIndex() {
+    log_.changes.clear();
+    return Open();
+  }
+
+  TestBlock& Block(uint64_t id) {
+    auto& block = blocks_[id];
+    if (block == nullptr) block = std::make_unique<TestBlock>(id, "raw", 3 * kDiskPageBytes);
+    return *block;  // 1 + 3 pages, and one of record header
+  }
+  absl::StatusOr<SsdLocation> Put(uint64_t id) {
+    const SsdTier::Image image = Block(id).ForAppend();
+    SsdLocation location;
+    const absl::Status status = tier_->Append({&image, 1}, {&location, 1});
+    if (!status.ok()) return status;
+    return location;
+  }
+  absl::Status Remove(uint64_t id) {
+    const BlockKey key = TestKey(id);
+    return tier_->AppendTombstones({&key, 1});
+  }
+  // Ids that the last start told of, and did not drop again to make room. Each is read, and must be
+  // right.
+  std::set<uint64_t> RecoveredIds() {
+    for (const BlockKey& key : dropped_by_start_) recovered_.erase(key);
+    std::set<uint64_t> ids;
+    for (uint64_t id = 0; id < 100; ++id) {
+      const auto found = recovered_.find(TestKey(id));
+      if (found == recovered_.end()) continue;
+      ids.insert(id);
+      EXPECT_TRUE(ReadAndCompare(*tier_, found->second, Block(id)).ok()) << id;
+    }
+    EXPECT_EQ(ids.size(), recovered_.size());
+    return ids;
+  }
+  std::string PathOf(uint32_t segment) const {
+    return options_.directory + "/" + SegmentName(segment);
+  }
+
+  SimulatedDisk disk_;
+  IndexLog log_;
+  SsdTier::Options options_;
+  std::unique_ptr<SsdTier> tier_;
+  SsdTier::RecoveryReport report_;
+  std::map<BlockKey, SsdLocation> recovered_;
+  std::vector<BlockKey> dropped_;
+  std::set<BlockKey> dropped_by_start_;
+  std::map<uint64_t, std::unique_ptr<TestBlock>> blocks_;
 };
 
 }  // namespace kedge

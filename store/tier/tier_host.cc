@@ -21,13 +21,14 @@ struct SlotEntry {
 };
 
 struct Extent {
-  int size_class = -1;           // -1: free
-  int last_class = -1;           // the class it has or had
-  uint32_t used = 0;             // slots in use
-  uint32_t first_free = kNone;   // of the slots that were freed
-  uint32_t next = kNone;         // in the list of its class, or in the free list
+  int size_class = -1;          // -1: free
+  int last_class = -1;          // the class it has or had
+  uint32_t used = 0;            // slots in use
+  uint32_t first_free = kNone;  // of the slots that were freed
+  uint32_t next = kNone;        // in the list of its class, or in the free list
   uint32_t previous = kNone;
-  std::vector<SlotEntry> slots;  // those handed out since it got its class; the ones behind them are free too
+  std::vector<SlotEntry>
+      slots;  // those handed out since it got its class; the ones behind them are free too
 };
 
 class ArenaHostTier final : public HostTier {
@@ -42,8 +43,8 @@ class ArenaHostTier final : public HostTier {
 
   absl::StatusOr<HostSlot> Allocate(uint64_t bytes, uint64_t owner) override {
     if (bytes == 0 || bytes > kHostExtentBytes) {
-      return absl::InvalidArgumentError(absl::StrCat("host slot: bytes=", bytes,
-                                                     " is not in [1, ", kHostExtentBytes, "]"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("host slot: bytes=", bytes, " is not in [1, ", kHostExtentBytes, "]"));
     }
     const int size_class = ClassOf(bytes);
     std::lock_guard<std::mutex> lock(mutex_);
@@ -52,7 +53,8 @@ class ArenaHostTier final : public HostTier {
       number = free_;
       if (number == kNone) {
         ++refused_;
-        return absl::ResourceExhaustedError("host tier: no free slot");  // short: often asked, then evicted
+        return absl::ResourceExhaustedError(
+            "host tier: no free slot");  // short: often asked, then evicted
       }
       TakeExtent(number, size_class);
     }
@@ -161,9 +163,9 @@ class ArenaHostTier final : public HostTier {
     ABSL_RAW_CHECK(extent.size_class >= 0, "host slot in a free extent");
     const uint32_t slot_pages = classes_.pages(extent.size_class);
     const uint32_t index = page / slot_pages;
-    ABSL_RAW_CHECK(page % slot_pages == 0 && index < extent.slots.size() &&
-                       extent.slots[index].in_use,
-                   "host slot is not in use");
+    ABSL_RAW_CHECK(
+        page % slot_pages == 0 && index < extent.slots.size() && extent.slots[index].in_use,
+        "host slot is not in use");
     return {number, index};
   }
 
@@ -223,10 +225,10 @@ class ArenaHostTier final : public HostTier {
   const SizeClasses classes_;
   const std::unique_ptr<MemoryArena> arena_;
 
-  mutable std::mutex mutex_;        // guards all below
-  std::vector<Extent> extents_;     // its size never changes
-  std::vector<uint32_t> open_;      // by class: first extent with a free slot
-  uint32_t free_ = kNone;           // first extent without a class
+  mutable std::mutex mutex_;     // guards all below
+  std::vector<Extent> extents_;  // its size never changes
+  std::vector<uint32_t> open_;   // by class: first extent with a free slot
+  uint32_t free_ = kNone;        // first extent without a class
   uint64_t free_extents_ = 0;
   uint64_t used_pages_ = 0;
   uint64_t refused_ = 0;
@@ -238,21 +240,20 @@ class ArenaHostTier final : public HostTier {
 absl::StatusOr<std::unique_ptr<HostTier>> HostTier::Create(const Options& options) {
   const uint64_t capacity_bytes = options.capacity_bytes / kHostExtentBytes * kHostExtentBytes;
   if (capacity_bytes == 0) {
-    return absl::InvalidArgumentError(absl::StrCat("host tier: capacity_bytes=",
-                                                   options.capacity_bytes,
-                                                   " is less than one extent of ", kHostExtentBytes));
+    return absl::InvalidArgumentError(
+        absl::StrCat("host tier: capacity_bytes=", options.capacity_bytes,
+                     " is less than one extent of ", kHostExtentBytes));
   }
   const MemoryLimit memory = MemoryLimitOfProcess();
   if (capacity_bytes > memory.bytes) {
-    return absl::InvalidArgumentError(absl::StrCat("host tier: capacity_bytes=",
-                                                   options.capacity_bytes, " is more than the ",
-                                                   memory.bytes, " bytes of memory (", memory.source,
-                                                   ")"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("host tier: capacity_bytes=", options.capacity_bytes, " is more than the ",
+                     memory.bytes, " bytes of memory (", memory.source, ")"));
   }
   // Slots are numbered by their page in 32 bits.
   if (capacity_bytes / kDiskPageBytes >= ~0u) {
-    return absl::InvalidArgumentError(absl::StrCat("host tier: capacity_bytes=",
-                                                   options.capacity_bytes, " is 16 TiB or more"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("host tier: capacity_bytes=", options.capacity_bytes, " is 16 TiB or more"));
   }
   auto arena = MemoryArena::Create("kedge-host-tier", capacity_bytes);
   if (!arena.ok()) return arena.status();

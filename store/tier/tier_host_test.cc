@@ -117,14 +117,14 @@ TEST(HostTierDeath, FreeingTwiceAborts) {
   EXPECT_DEATH(tier->Free(HostSlot{}), "no such host slot");
 }
 
-// Random allocations and frees against the simplest model: a map of slots with their owners and sizes.
-// Every slot carries a pattern of its owner's at both ends, so overlapping slots would show.
+// Random allocations and frees against the simplest model: a map of slots with their owners and
+// sizes. Every slot carries a pattern of its owner's at both ends, so overlapping slots would show.
 TEST(HostTier, AgreesWithANaiveModel) {
   struct Held {
     HostSlot slot;
     uint64_t bytes;
   };
-  constexpr uint64_t kSizes[] = {1,          4 * kKiB,  17 * 4 * kKiB, 300 * kKiB,
+  constexpr uint64_t kSizes[] = {1,           4 * kKiB, 17 * 4 * kKiB, 300 * kKiB,
                                  kMiB + 4096, 5 * kMiB, 9 * kMiB,      33 * kMiB};
   for (uint64_t seed = 1; seed <= 20; ++seed) {
     Random random(seed);
@@ -168,7 +168,8 @@ TEST(HostTier, AgreesWithANaiveModel) {
       uint8_t* data = tier->Data(*slot);
       ASSERT_EQ(reinterpret_cast<uintptr_t>(data) % kDiskPageBytes, 0u);
       std::memcpy(data, &next_owner, sizeof next_owner);
-      std::memcpy(data + tier->SlotBytes(*slot) - sizeof next_owner, &next_owner, sizeof next_owner);
+      std::memcpy(data + tier->SlotBytes(*slot) - sizeof next_owner, &next_owner,
+                  sizeof next_owner);
       expected_used += tier->SlotBytes(*slot);
       held.emplace(next_owner++, Held{*slot, bytes});
       ASSERT_EQ(tier->used_bytes(), expected_used);

@@ -47,7 +47,8 @@ SegmentTier::~SegmentTier() = default;
 absl::StatusOr<std::unique_ptr<SsdTier>> SsdTier::Open(Disk& disk, std::unique_ptr<SsdIndex> index,
                                                        const Options& options,
                                                        const OnRecovered& on_recovered,
-                                                       OnDropped on_dropped, RecoveryReport* report) {
+                                                       OnDropped on_dropped,
+                                                       RecoveryReport* report) {
   if (absl::Status status = CheckOptions(options); !status.ok()) return status;
   auto tier = std::make_unique<SegmentTier>(disk, std::move(index), options, std::move(on_dropped));
   RecoveryReport found;
@@ -89,11 +90,13 @@ void SegmentTier::VisitMetrics(MetricsVisitor& visitor) const {
   gauge("kedge_ssd_appends_waiting", "Appends that are under way or wait for their turn.", waiting);
   gauge("kedge_ssd_segments", "Segment files.", segments);
   gauge("kedge_ssd_live_blocks", "Blocks on the SSD that count.", blocks);
-  counter("kedge_ssd_appended_blocks_total", "Blocks written and synced.", counters.appended_blocks);
+  counter("kedge_ssd_appended_blocks_total", "Blocks written and synced.",
+          counters.appended_blocks);
   counter("kedge_ssd_appended_bytes_total", "Bytes of these blocks.", counters.appended_bytes);
   counter("kedge_ssd_tombstones_total", "Keys recorded as removed.", counters.tombstones);
   counter("kedge_ssd_append_requests_total", "Appends asked for.", counters.requests);
-  counter("kedge_ssd_append_groups_total", "Groups of appends that shared a sync.", counters.groups);
+  counter("kedge_ssd_append_groups_total", "Groups of appends that shared a sync.",
+          counters.groups);
   counter("kedge_ssd_append_failures_total", "Appends that failed.", counters.failed_requests);
   counter("kedge_ssd_reads_total", "Reads asked for.", counters.reads);
   counter("kedge_ssd_read_bytes_total", "Bytes read.", counters.read_bytes);

@@ -1,15 +1,20 @@
-// The SSD tier: append-only segment files that describe themselves, and an index that only makes starting faster.
+// The SSD tier: append-only segment files that describe themselves, and an index that only makes
+// starting faster.
 //
-// A segment (`seg-00000001.kseg`, at most `segment_bytes`) starts with a page that names format and version; records follow, page-aligned:
-// a block image (block_image.h) behind one page of record header, or a tombstone (a key that was removed). Records carry a growing
-// sequence number. Nothing is ever overwritten; when the tier is full its oldest segment is dropped whole
-// (`Recorder::OnDropped` names each block: an eviction that is recorded, never a silent loss).
+// A segment (`seg-00000001.kseg`, at most `segment_bytes`) starts with a page that names format and
+// version; records follow, page-aligned: a block image (block_image.h) behind one page of record
+// header, or a tombstone (a key that was removed). Records carry a growing sequence number. Nothing
+// that was acknowledged is ever overwritten; when the tier is full its oldest segment is dropped
+// whole
+// (`OnDropped` names each block: an eviction that is recorded, never a silent loss).
 //
-// The RocksDB index holds location and header of every record and how far each segment has been indexed. It is written after the
-// segment is synced, so it may lag behind but never runs ahead; what it lacks is read from the segments when the node starts, and it is rebuilt
-// whole when it is missing or damaged. An in-memory index is its twin for simulated disks.
+// The RocksDB index holds location and header of every record and how far each segment has been
+// indexed. It is written after the segment is synced, so it may lag behind but never runs ahead;
+// what it lacks is read from the segments when the node starts, and it is rebuilt whole when it is
+// missing or damaged. An in-memory index is its twin for simulated disks.
 //
-// Blocking; call it from executor tasks, not from a loop. Thread-safe: appends are serialised inside (one open segment), reads run beside them.
+// Blocking; call it from executor tasks, not from a loop. Thread-safe: appends are serialised
+// inside (one open segment), reads run beside them.
 #pragma once
 
 #include <cstdint>
@@ -43,27 +48,32 @@ class SsdTier {
  public:
   struct Options {
     std::string directory;
-    uint64_t capacity_bytes = 0;              // at least 2 segments
-    uint64_t segment_bytes = 256ull << 20;    // at least 64 KiB; whole pages. An image that does not fit one is refused
-    bool sync = true;                         // false only to show in a test that syncing is needed
+    uint64_t capacity_bytes = 0;  // at least 2 segments
+    // At least 64 KiB, whole pages. An image that does not fit a segment is refused.
+    uint64_t segment_bytes = 256ull << 20;
+    bool sync = true;  // false only to show in a test that syncing is needed
   };
 
-  // Told about every live block of a segment that is being dropped: it counts no more, and can soon not be read. Called on the thread that appends (also inside Open,
-  // after OnRecovered, when the capacity shrank), while other appends wait: it must not append. Reads may run.
-  using OnDropped = std::function<void(const BlockKey& key, const Variant& variant, SsdLocation location)>;
-  // Told about every live block when the tier opens, oldest first: the last put of a key and variant, not removed since.
-  // When the index turns out to be damaged half way, all are told again.
+  // Told about every live block of a segment that is being dropped: it counts no more, and can soon
+  // not be read. Called on the thread that appends (also inside Open, after OnRecovered, when the
+  // capacity shrank), while other appends wait: it must not append. Reads may run.
+  using OnDropped =
+      std::function<void(const BlockKey& key, const Variant& variant, SsdLocation location)>;
+  // Told about every live block when the tier opens, oldest first: the last put of a key and
+  // variant, not removed since. When the index turns out to be damaged half way, all are told
+  // again.
   using OnRecovered = std::function<void(const BlockHeader& header, SsdLocation location)>;
 
   struct RecoveryReport {
     uint64_t blocks = 0;
-    uint64_t scanned_records = 0;   // not in the index: read, verified in full, and added to it
-    uint64_t damaged_records = 0;   // failed verification (a torn tail, a bad sector): not recovered
-    bool index_rebuilt = false;     // it was missing or damaged
+    uint64_t scanned_records = 0;  // not in the index: read, verified in full, and added to it
+    uint64_t damaged_records = 0;  // failed verification (a torn tail, a bad sector): not recovered
+    bool index_rebuilt = false;    // it was missing or damaged
   };
 
-  // Locks the directory, recovers, opens a new segment. FAILED_PRECONDITION when another process has it; UNIMPLEMENTED naming the version of a newer format;
-  // PERMISSION_DENIED / RESOURCE_EXHAUSTED naming the path when it is read-only or full.
+  // Locks the directory, recovers, opens a new segment. FAILED_PRECONDITION when another process
+  // has it; UNIMPLEMENTED naming the version of a newer format; PERMISSION_DENIED /
+  // RESOURCE_EXHAUSTED naming the path when it is read-only or full.
   static absl::StatusOr<std::unique_ptr<SsdTier>> Open(Disk& disk, std::unique_ptr<SsdIndex> index,
                                                        const Options& options,
                                                        const OnRecovered& on_recovered,
@@ -75,17 +85,21 @@ class SsdTier {
     const BlockHeader* header = nullptr;
     std::span<const uint8_t> bytes;  // page-aligned, ImageLayout::image_bytes() long
   };
-  // Appends a batch and syncs once; on OK every one of them survives a power cut. On an error none is visible (space may be lost until the
-  // segment is dropped; a restart may bring back some, whole and verified). Calls that come while another one is under way share
-  // the next sync. RESOURCE_EXHAUSTED when the disk itself is full, after dropping the oldest segments did not help. INVALID_ARGUMENT when an
-  // image contradicts its header, or the batch does not fit one segment.
+  // Appends a batch and syncs once; on OK every one of them survives a power cut. On an error none
+  // is visible (space may be lost until the segment is dropped; a restart may bring back some,
+  // whole and verified). Calls that come while another one is under way share the next sync.
+  // RESOURCE_EXHAUSTED when the disk itself is full, after dropping the oldest segments did not
+  // help. INVALID_ARGUMENT when an image contradicts its header, or the batch does not fit one
+  // segment.
   virtual absl::Status Append(std::span<const Image> images, std::span<SsdLocation> locations) = 0;
   // Durable record that these keys are gone, in all variants.
   virtual absl::Status AppendTombstones(std::span<const BlockKey> keys) = 0;
 
-  // Reads `bytes` (page multiple) starting `page_offset` pages into the image. NOT_FOUND when its segment was dropped.
-  // Does not verify: the caller has the header and verifies parts (never serve unverified bytes).
-  virtual absl::Status Read(SsdLocation location, uint32_t page_offset, std::span<uint8_t> bytes) = 0;
+  // Reads `bytes` (whole pages, page-aligned) starting `page_offset` pages into the image.
+  // NOT_FOUND when its segment was dropped. Does not verify: the caller has the header and verifies
+  // parts (never serve unverified bytes).
+  virtual absl::Status Read(SsdLocation location, uint32_t page_offset,
+                            std::span<uint8_t> bytes) = 0;
 
   virtual uint64_t capacity_bytes() const = 0;
   virtual uint64_t used_bytes() const = 0;

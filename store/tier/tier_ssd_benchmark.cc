@@ -1,5 +1,6 @@
-// Appends of 1 MiB blocks, and reads of them at random places, against the same bytes written and read straight through the disk: the
-// yardstick is the better of one large write and many of 1 MiB. Rounds alternate (ours, raw, raw, ours). Prints medians.
+// Appends of 1 MiB blocks, and reads of them at random places, against the same bytes written and
+// read straight through the disk: the yardstick is the better of one large write and many of 1 MiB.
+// Rounds alternate (ours, raw, raw, ours). Prints medians.
 //
 //   tier_ssd_benchmark DIRECTORY [ROUNDS] [MIB]
 #include <algorithm>
@@ -41,7 +42,8 @@ struct Blocks {
       header.parts = {{kPayloadBytes, PartDigest(header.key, header.variant, 0, payload)}};
       const auto encoded = EncodeBlockHeader(header);
       Check(encoded.status());
-      image_bytes = ImageLayout{static_cast<uint32_t>(encoded->size()), kPayloadBytes}.image_bytes();
+      image_bytes =
+          ImageLayout{static_cast<uint32_t>(encoded->size()), kPayloadBytes}.image_bytes();
       PageBuffer& image = images.emplace_back(image_bytes);
       std::copy(encoded->begin(), encoded->end(), image.first(image_bytes).begin());
       std::copy(payload.begin(), payload.end(), image.first(image_bytes).begin() + kDiskPageBytes);
@@ -68,8 +70,9 @@ class Benchmark {
     options.directory = directory_ + "/tier";
     options.segment_bytes = 256 << 20;
     options.capacity_bytes = batches_ * kBatch * (kPayloadBytes + 8192) + 2 * options.segment_bytes;
-    auto opened = SsdTier::Open(*disk_, MakeRocksdbIndex(options.directory + "/index"), options, nullptr,
-                                [](const BlockKey&, const Variant&, SsdLocation) {}, nullptr);
+    auto opened = SsdTier::Open(
+        *disk_, MakeRocksdbIndex(options.directory + "/index"), options, nullptr,
+        [](const BlockKey&, const Variant&, SsdLocation) {}, nullptr);
     Check(opened.status());
     SsdTier& tier = **opened;
     std::vector<SsdTier::Image> images;
@@ -112,7 +115,8 @@ class Benchmark {
     Note(name, begin);
     const int64_t read_begin = clock_.NowUs();
     for (uint64_t i = 0; i < batches_ * kBatch; ++i) {
-      Check((*file)->Read(random.Below(batches_ * kBatch) * kPayloadBytes, memory.first(kPayloadBytes)));
+      Check((*file)->Read(random.Below(batches_ * kBatch) * kPayloadBytes,
+                          memory.first(kPayloadBytes)));
     }
     Note("get-random/raw", read_begin);
     file->reset();
@@ -129,7 +133,8 @@ class Benchmark {
     }
     const double raw = std::min(median["put/raw-1MiB"], median["put/raw-32MiB"]);
     printf("%-20s %6.2f of the best raw write\n", "ssd/put/1MiB", raw / median["put/ours"]);
-    printf("%-20s %6.2f of a raw read\n", "ssd/get-random/1MiB", median["get-random/raw"] / median["get-random/ours"]);
+    printf("%-20s %6.2f of a raw read\n", "ssd/get-random/1MiB",
+           median["get-random/raw"] / median["get-random/ours"]);
   }
 
  private:
@@ -157,7 +162,8 @@ int main(int argc, char** argv) {
   const int rounds = argc > 2 ? atoi(argv[2]) : 5;
   const uint64_t mib = argc > 3 ? strtoull(argv[3], nullptr, 10) : 1024;
   if (rounds < 1 || mib < kedge::kBatch) {
-    fprintf(stderr, "ROUNDS is at least 1, MIB at least %llu\n", static_cast<unsigned long long>(kedge::kBatch));
+    fprintf(stderr, "ROUNDS is at least 1, MIB at least %llu\n",
+            static_cast<unsigned long long>(kedge::kBatch));
     return 2;
   }
   kedge::Benchmark benchmark(std::string(argv[1]) + "/kedge-ssd-benchmark", mib);

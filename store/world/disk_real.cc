@@ -1,5 +1,5 @@
-// The real disk. O_DIRECT, because a store's own host tier is the better cache; buffered I/O and fdatasync where the file system
-// refuses it (tmpfs, some network file systems).
+// The real disk. O_DIRECT, because a store's own host tier is the better cache; buffered I/O and
+// fdatasync where the file system refuses it (tmpfs, some network file systems).
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -68,7 +68,8 @@ std::string DirectoryOf(const std::string& path) {
 absl::Status SyncDirectory(const std::string& directory) {
   const int fd = open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) return ErrnoStatus("open", directory, errno);
-  // Some file systems cannot sync a directory, and say EINVAL: their entries are synced with the file.
+  // Some file systems cannot sync a directory, and say EINVAL: their entries are synced with the
+  // file.
   const int error = fsync(fd) == 0 || errno == EINVAL ? 0 : errno;
   close(fd);
   return error == 0 ? absl::OkStatus() : ErrnoStatus("fsync of directory", directory, error);
@@ -116,7 +117,8 @@ class RealFile final : public File {
       if (got < 0 && errno == EINTR) continue;
       if (got < 0 && errno == EINVAL && LeaveDirect()) continue;
       if (got < 0) return ErrnoStatus("read", path_, offset, bytes.size(), errno);
-      // A file ends within a page when something cut it: the next direct read could not start there.
+      // A file ends within a page when something cut it: the next direct read could not start
+      // there.
       const uint64_t whole = static_cast<uint64_t>(got) / kDiskPageBytes * kDiskPageBytes;
       if (whole == 0) {
         return absl::OutOfRangeError(absl::StrCat("read ", path_, ", offset ", offset, ", ",
@@ -142,11 +144,13 @@ class RealFile final : public File {
  private:
   absl::Status WriteVectors(uint64_t offset, iovec* vectors, size_t count, uint64_t total) {
     while (total > 0) {
-      const ssize_t put = pwritev(fd_, vectors, static_cast<int>(count), static_cast<off_t>(offset));
+      const ssize_t put =
+          pwritev(fd_, vectors, static_cast<int>(count), static_cast<off_t>(offset));
       if (put < 0 && errno == EINTR) continue;
       if (put < 0 && errno == EINVAL && LeaveDirect()) continue;
       if (put <= 0) return ErrnoStatus("write", path_, offset, total, put < 0 ? errno : ENOSPC);
-      // A short write may end within a page; going on from the page's start writes the same bytes again.
+      // A short write may end within a page; going on from the page's start writes the same bytes
+      // again.
       uint64_t whole = static_cast<uint64_t>(put) / kDiskPageBytes * kDiskPageBytes;
       if (whole == 0) return ErrnoStatus("write", path_, offset, total, ENOSPC);
       offset += whole;
@@ -236,7 +240,8 @@ class RealDisk final : public Disk {
     const std::string path = directory + "/LOCK";
     const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0) return ErrnoStatus("create", path, errno);
-    auto file = std::make_unique<RealFile>(fd, path);  // the kernel lets go when it is closed, or with the process
+    auto file = std::make_unique<RealFile>(
+        fd, path);  // the kernel lets go when it is closed, or with the process
     if (flock(fd, LOCK_EX | LOCK_NB) == 0) return file;
     if (errno == EWOULDBLOCK) {
       return absl::AlreadyExistsError(absl::StrCat("lock ", path, ": another process has it"));

@@ -82,7 +82,8 @@ class SimulatedDisk::OpenFile final : public File {
     std::lock_guard<std::mutex> guard(disk_.mutex_);
     return disk_.Write(*contents_, generation_, offset, bytes);
   }
-  absl::Status WriteGather(uint64_t offset, std::span<const std::span<const uint8_t>> pieces) override {
+  absl::Status WriteGather(uint64_t offset,
+                           std::span<const std::span<const uint8_t>> pieces) override {
     std::lock_guard<std::mutex> guard(disk_.mutex_);
     for (const std::span<const uint8_t> piece : pieces) {
       absl::Status status = disk_.Write(*contents_, generation_, offset, piece);
@@ -140,7 +141,8 @@ absl::Status SimulatedDisk::Write(Contents& file, uint64_t generation, uint64_t 
     return absl::PermissionDeniedError(
         absl::StrCat(Where("write", file.path, offset, bytes.size()), "read-only file system"));
   }
-  const uint64_t grows = std::max<uint64_t>(offset + bytes.size(), file.now.size()) - file.now.size();
+  const uint64_t grows =
+      std::max<uint64_t>(offset + bytes.size(), file.now.size()) - file.now.size();
   if (UsedBytes() + grows > capacity_bytes_) {
     return absl::ResourceExhaustedError(
         absl::StrCat(Where("write", file.path, offset, bytes.size()), "no space left on device"));

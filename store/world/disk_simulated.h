@@ -1,14 +1,15 @@
 // A disk in memory that behaves as badly as a real one may.
 //
-// Power cuts. What was written since a file's last Sync is not safe. `CutPower` keeps of each such write all, nothing, or a random
-// set of its 512-byte sectors; the last write of a file is torn: a random prefix, sometimes with holes. A file whose directory entry was
-// not synced (its creation was cut short) may be gone; a removal that was not synced may not have happened. Open files and locks of the
-// time before are dead: they answer UNAVAILABLE.
-// `FailAfter(n)` turns the power off in the middle of the n-th operation from now; everything after it answers UNAVAILABLE, until
+// Power cuts. What was written since a file's last Sync is not safe. `CutPower` keeps of each such
+// write all, nothing, or a random set of its 512-byte sectors; the last write of a file is torn: a
+// random prefix, sometimes with holes. A file whose directory entry was not synced (its creation
+// was cut short) may be gone; a removal that was not synced may not have happened. Open files and
+// locks of the time before are dead: they answer UNAVAILABLE. `FailAfter(n)` turns the power off in
+// the middle of the n-th operation from now; everything after it answers UNAVAILABLE, until
 // `CutPower` decides what survived.
 //
-// Also: a capacity, a read-only switch, damage at rest and damage on the way of a read. Every error text names path and offset, as the
-// real disk's do. Any thread; one lock.
+// Also: a capacity, a read-only switch, damage at rest and damage on the way of a read. Every error
+// text names path and offset, as the real disk's do. Any thread; one lock.
 #pragma once
 
 #include <cstdint>
@@ -40,7 +41,8 @@ class SimulatedDisk final : public Disk {
 
   // Off and on again.
   void CutPower(Random& random);
-  // Operations: a write (each piece of a gather write), a sync, a creation, a sync of a directory, a removal.
+  // Operations: a write (each piece of a gather write), a sync, a creation, a sync of a directory,
+  // a removal.
   void FailAfter(uint64_t operations);
   uint64_t operations() const;  // done since the disk was made
   bool power_failed() const;
@@ -64,7 +66,8 @@ class SimulatedDisk final : public Disk {
 
   // The parts of the public calls; `mutex_` is held.
   absl::Status Operation(const char* verb, const std::string& path);
-  absl::Status Write(Contents& file, uint64_t generation, uint64_t offset, std::span<const uint8_t> bytes);
+  absl::Status Write(Contents& file, uint64_t generation, uint64_t offset,
+                     std::span<const uint8_t> bytes);
   absl::Status Read(Contents& file, uint64_t generation, uint64_t offset, std::span<uint8_t> bytes);
   absl::Status Sync(Contents& file, uint64_t generation);
   absl::Status CheckGeneration(uint64_t generation, const std::string& path) const;

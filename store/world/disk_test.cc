@@ -73,7 +73,8 @@ TEST_P(DiskTest, ReadsWhatWasWritten) {
   ASSERT_TRUE(file.ok()) << file.status();
   Pages one(1, 1), two(2, 2), read(3);
   ASSERT_TRUE((*file)->Write(2 * kDiskPageBytes, one.span()).ok());
-  const std::span<const uint8_t> pieces[] = {two.span().first(kDiskPageBytes), one.span(), two.span()};
+  const std::span<const uint8_t> pieces[] = {two.span().first(kDiskPageBytes), one.span(),
+                                             two.span()};
   ASSERT_TRUE((*file)->WriteGather(3 * kDiskPageBytes, pieces).ok());
   ASSERT_TRUE((*file)->Sync().ok());
   EXPECT_EQ(*(*file)->Size(), 7u * kDiskPageBytes);

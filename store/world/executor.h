@@ -1,4 +1,5 @@
-// Threads as an argument. The real executor has a pool; the stepped one runs tasks when a test says so.
+// Threads as an argument. The real executor has a pool; the stepped one runs tasks when a test says
+// so.
 #pragma once
 
 #include <cstddef>
@@ -13,9 +14,10 @@ namespace kedge {
 
 using Task = absl::AnyInvocable<void()>;
 
-// One thread of its own that calls `body` again and again until it is destroyed. Destruction calls `wake` (so that a
-// sleeping body returns), joins, and then no call of body is under way. A wake that comes just before the body goes to
-// sleep must count too (an eventfd, or a flag under the mutex). Never destroy a loop from its own body.
+// One thread of its own that calls `body` again and again until it is destroyed. Destruction calls
+// `wake` (so that a sleeping body returns), joins, and then no call of body is under way. A wake
+// that comes just before the body goes to sleep must count too (an eventfd, or a flag under the
+// mutex). Never destroy a loop from its own body.
 class Loop {
  public:
   virtual ~Loop() = default;
@@ -25,7 +27,8 @@ class Executor {
  public:
   virtual ~Executor() = default;
 
-  // Runs `task` on some thread of the pool, soon. Never runs it inside the call. Any thread. Tasks may block on disk.
+  // Runs `task` on some thread of the pool, soon. Never runs it inside the call. Any thread. Tasks
+  // may block on disk.
   virtual void Post(Task task) = 0;
   // The same, not before `delay_ms` have passed.
   virtual void PostAfter(int64_t delay_ms, Task task) = 0;
@@ -34,8 +37,8 @@ class Executor {
   // A thread outside the pool, for a part that polls. `name` shows in top (15 bytes).
   virtual std::unique_ptr<Loop> StartLoop(std::string name, std::function<void()> body,
                                           std::function<void()> wake) = 0;
-  // Runs no timer any more, waits until running and posted tasks are done. Posts after this are dropped. Idempotent.
-  // Never from a task. Loops are their owners' to end.
+  // Runs no timer any more, waits until running and posted tasks are done. Posts after this are
+  // dropped. Idempotent. Never from a task. Loops are their owners' to end.
   virtual void Shutdown() = 0;
 };
 

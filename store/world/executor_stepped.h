@@ -1,9 +1,10 @@
 // An executor without threads: nothing runs until a test says so, and always in the same order.
 //
-// Timers are due by the clock that is given, usually a SimulatedClock. A loop's body is one more thing to run:
-// `RunAll` calls the body of every loop after the tasks, in the order in which the loops were started, so
-// that a part that polls works unchanged. Such a body must return at once (poll with a timeout of 0): there is nobody to wake it.
-// One thread only. Everything may be called from inside a task.
+// Timers are due by the clock that is given, usually a SimulatedClock. A loop's body is one more
+// thing to run: `RunAll` calls the body of every loop after the tasks, in the order in which the
+// loops were started, so that a part that polls works unchanged. Such a body must return at once
+// (poll with a timeout of 0): there is nobody to wake it. One thread only. Everything may be called
+// from inside a task.
 #pragma once
 
 #include <deque>
@@ -31,8 +32,9 @@ class SteppedExecutor final : public Executor {
 
   // Runs the oldest posted (or due) task. False when there was none.
   bool RunOne();
-  // Runs tasks until none is left, calls each loop's body once, and goes on until a round ran no task.
-  // Returns the number of tasks run. A task that always posts another one never ends: `max_tasks` stops it.
+  // Runs tasks until none is left, calls each loop's body once, and goes on until a round ran no
+  // task. Returns the number of tasks run. A task that always posts another one never ends:
+  // `max_tasks` stops it.
   size_t RunAll(size_t max_tasks = 1'000'000);
 
   size_t timers() const { return timers_.size(); }

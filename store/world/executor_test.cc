@@ -175,7 +175,11 @@ TEST(SteppedExecutor, LoopsAreStepped) {
   int steps = 0;
   bool woken = false;
   auto loop = executor.StartLoop(
-      "poll", [&] { if (++steps == 1) executor.Post([] {}); }, [&] { woken = true; });
+      "poll",
+      [&] {
+        if (++steps == 1) executor.Post([] {});
+      },
+      [&] { woken = true; });
   EXPECT_EQ(executor.RunAll(), 1u);
   EXPECT_EQ(steps, 3);
   loop.reset();

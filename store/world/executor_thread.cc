@@ -1,4 +1,5 @@
-// The real executor: a queue of tasks, workers that empty it, and one thread that moves due timers into it.
+// The real executor: a queue of tasks, workers that empty it, and one thread that moves due timers
+// into it.
 #include <pthread.h>
 
 #include <algorithm>
@@ -67,8 +68,8 @@ class ThreadExecutor final : public Executor {
   }
 
   void PostAfter(int64_t delay_ms, Task task) override {
-    const SteadyTime due =
-        std::chrono::steady_clock::now() + std::chrono::milliseconds(std::max<int64_t>(0, delay_ms));
+    const SteadyTime due = std::chrono::steady_clock::now() +
+                           std::chrono::milliseconds(std::max<int64_t>(0, delay_ms));
     bool first = false;
     {
       std::lock_guard<std::mutex> lock(mutex_);
@@ -102,7 +103,8 @@ class ThreadExecutor final : public Executor {
     timer_changed_.notify_all();
     if (timer_thread_.joinable()) timer_thread_.join();
     for (std::thread& worker : workers_) {
-      ABSL_RAW_CHECK(worker.get_id() != std::this_thread::get_id(), "a task shuts its executor down");
+      ABSL_RAW_CHECK(worker.get_id() != std::this_thread::get_id(),
+                     "a task shuts its executor down");
       worker.join();
     }
     workers_.clear();

@@ -15,8 +15,8 @@ namespace kedge {
 
 // Seconds, 10 us to 10 s.
 inline constexpr std::array<double, 19> kLatencyBucketsSeconds = {
-    10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3,
-    25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1, 2.5, 5, 10};
+    10e-6, 25e-6, 50e-6,  100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3,
+    25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1,      2.5,  5,      10};
 
 class Histogram {
  public:

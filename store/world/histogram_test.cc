@@ -13,7 +13,8 @@ class Keeper final : public MetricsVisitor {
  public:
   void Counter(std::string_view, std::string_view, MetricLabels, double) override {}
   void Gauge(std::string_view, std::string_view, MetricLabels, double) override {}
-  void Histogram(std::string_view name, std::string_view, MetricLabels, const HistogramView& view) override {
+  void Histogram(std::string_view name, std::string_view, MetricLabels,
+                 const HistogramView& view) override {
     this->name = name;
     counts.assign(view.counts.begin(), view.counts.end());
     sum = view.sum;
@@ -41,7 +42,9 @@ TEST(Histogram, LosesNothingBetweenThreads) {
   Histogram histogram;
   std::vector<std::thread> threads;
   for (int t = 0; t < 4; ++t) {
-    threads.emplace_back([&] { for (int i = 0; i < 10'000; ++i) histogram.ObserveUs(1000); });
+    threads.emplace_back([&] {
+      for (int i = 0; i < 10'000; ++i) histogram.ObserveUs(1000);
+    });
   }
   for (std::thread& thread : threads) thread.join();
   Keeper keeper;

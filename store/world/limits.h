@@ -1,7 +1,8 @@
-// Every limit of a node, each with its reason. Sizes that cross the wire or lie on disk are proto's; they are named here
-// only where a limit of the node stands in relation to them.
+// Every limit of a node, each with its reason. Sizes that cross the wire or lie on disk are
+// proto's; they are named here only where a limit of the node stands in relation to them.
 //
-// Queues are bounded by these numbers. A full one answers RESOURCE_EXHAUSTED before anything is half done.
+// Queues are bounded by these numbers. A full one answers RESOURCE_EXHAUSTED before anything is
+// half done.
 #pragma once
 
 #include <cstdint>
@@ -12,21 +13,23 @@
 
 namespace kedge {
 
-// --- Leases -------------------------------------------------------------------------------------------------
+// --- Leases ---
 
-// Long enough to fetch 1,024 blocks of 1 MiB over 1 Gb/s; short enough that a client that died frees its blocks soon.
+// Long enough to fetch 1,024 blocks of 1 MiB over 1 Gb/s; short enough that a client that died
+// frees its blocks soon.
 inline constexpr uint32_t kLeaseMsDefault = 10'000;
-// A scheduler may hold a match while its request waits in a queue. Past a minute it asks again: a lease pins memory.
+// A scheduler may hold a match while its request waits in a queue. Past a minute it asks again: a
+// lease pins memory.
 inline constexpr uint32_t kLeaseMsMax = 60'000;
 // Leases of one session at a time: one per waiting request of a large engine.
 inline constexpr uint32_t kLeasesPerSessionMax = 4096;
 // How often expired leases are swept. A lease lives at most this much longer than granted.
 inline constexpr uint32_t kLeaseSweepMs = 100;
 
-// --- Puts ---------------------------------------------------------------------------------------------------
+// --- Puts ---
 
-// A slot without traffic is dropped after this. A layer-by-layer store has gaps as long as a layer's prefill, which
-// is seconds for a long chunk on a slow machine.
+// A slot without traffic is dropped after this. A layer-by-layer store has gaps as long as a
+// layer's prefill, which is seconds for a long chunk on a slow machine.
 inline constexpr uint32_t kPutIdleMs = 10'000;
 // How often idle slots are looked for.
 inline constexpr uint32_t kPutSweepMs = 500;
@@ -34,14 +37,16 @@ inline constexpr uint32_t kPutSweepMs = 500;
 inline constexpr uint32_t kPutSlotsPerSessionMax = 2 * kBatchItemsMax;
 // Of all sessions. Each slot holds a host slot that cannot be evicted.
 inline constexpr uint32_t kPutSlotsMax = 16 * kBatchItemsMax;
-// Uncommitted puts may take this share of the host tier, so that a crowd of abandoned ones cannot push out all that is good.
+// Uncommitted puts may take this share of the host tier, so that a crowd of abandoned ones cannot
+// push out all that is good.
 inline constexpr uint32_t kPutShareOfHostPercent = 50;
 
-// --- Sessions -----------------------------------------------------------------------------------------------
+// --- Sessions ---
 
 // Engine ranks of a large pod, each with a few connections.
 inline constexpr uint32_t kSessionsMax = 4096;
-// A session without a frame and without a connection is forgotten after this; its leases and slots end earlier.
+// A session without a frame and without a connection is forgotten after this; its leases and slots
+// end earlier.
 inline constexpr uint32_t kSessionIdleMs = 300'000;
 // A client sends a ping when it has been silent this long; two lost ones end the connection.
 inline constexpr uint32_t kPingMs = 5'000;
@@ -49,52 +54,58 @@ inline constexpr uint32_t kSilenceMs = 20'000;
 // Requests under way in one session. More only wait longer.
 inline constexpr uint32_t kRequestsPerSessionMax = 256;
 
-// --- Data plane ---------------------------------------------------------------------------------------------
+// --- Data plane ---
 
-// Payload bytes handed to the transport and not yet sent, for one session and for all: what a client that was
-// stopped can hold down. Bounded by memory, not by speed: 64 MiB is 5 ms of 100 Gb/s.
+// Payload bytes handed to the transport and not yet sent, for one session and for all: what a
+// client that was stopped can hold down. Bounded by memory, not by speed: 64 MiB is 5 ms of 100
+// Gb/s.
 inline constexpr uint64_t kInFlightBytesPerSessionMax = 64ull << 20;
 inline constexpr uint64_t kInFlightBytesMax = 1ull << 30;
-// Requests that wait for a worker, in each lane. Small ones (match, remove, ping) have a lane of their own, so that they do not
-// stand behind bulk.
+// Requests that wait for a worker, in each lane. Small ones (match, remove, ping) have a lane of
+// their own, so that they do not stand behind bulk.
 inline constexpr uint32_t kSmallLaneDepthMax = 8192;
 inline constexpr uint32_t kBulkLaneDepthMax = 2048;
 // A request whose caller gave no deadline ends after this.
 inline constexpr uint32_t kRequestMsDefault = 30'000;
 inline constexpr uint32_t kRequestMsMax = 600'000;
-// An I/O loop polls this long after its last event before it sleeps: the next frame of a busy client comes within it, and
-// an idle node costs nothing.
+// An I/O loop polls this long after its last event before it sleeps: the next frame of a busy
+// client comes within it, and an idle node costs nothing.
 inline constexpr uint32_t kIoSpinUs = 50;
-// Drain: what is under way may go on this long after SIGTERM. Below Kubernetes' default grace of 30 s.
+// Drain: what is under way may go on this long after SIGTERM. Below Kubernetes' default grace of 30
+// s.
 inline constexpr uint32_t kDrainMs = 20'000;
 
-// --- Mover (host -> ssd, ssd -> host) -----------------------------------------------------------------------
+// --- Mover (host -> ssd, ssd -> host) ---
 
-// Blocks that wait to be written. At 1 MiB a block this is the gap between a burst and the SSD's speed.
+// Blocks that wait to be written. At 1 MiB a block this is the gap between a burst and the SSD's
+// speed.
 inline constexpr uint32_t kMoverQueueMax = 4096;
-// One append: large enough that the sync is a small part of it, small enough that it does not hold up a durable put for long.
+// One append: large enough that the sync is a small part of it, small enough that it does not hold
+// up a durable put for long.
 inline constexpr uint64_t kMoverBatchBytes = 32ull << 20;
 // Eviction starts when the host tier is this full, and goes on to the lower mark.
 inline constexpr uint32_t kHostHighPercent = 95;
 inline constexpr uint32_t kHostLowPercent = 90;
 
-// --- SSD tier -----------------------------------------------------------------------------------------------
+// --- SSD tier ---
 
-// Appends that arrive while one is being synced share the next sync, up to this size. It bounds how long the first of them
-// waits for the others: 100 ms at 640 MB/s.
+// Appends that arrive while one is being synced share the next sync, up to this size. It bounds how
+// long the first of them waits for the others: 100 ms at 640 MB/s.
 inline constexpr uint64_t kSsdGroupBytesMax = 64ull << 20;
 // Records in one gather write: two pieces each, and the kernel takes 1,024 pieces at once.
 inline constexpr uint32_t kSsdGatherRecordsMax = 256;
 // Open files of sealed segments, of the 1,024 that a process has by default.
 inline constexpr uint32_t kSsdOpenFilesMax = 256;
-// When the disk turns out to be full, so many of the oldest segments are dropped for one append before it fails.
+// When the disk turns out to be full, so many of the oldest segments are dropped for one append
+// before it fails.
 inline constexpr uint32_t kSsdDropsPerAppendMax = 4;
-// RocksDB holds locations and headers only, and is read in order when the node starts: little memory is enough.
+// RocksDB holds locations and headers only, and is read in order when the node starts: little
+// memory is enough.
 inline constexpr uint64_t kSsdIndexWriteBufferBytes = 8ull << 20;
 inline constexpr uint64_t kSsdIndexCacheBytes = 8ull << 20;
 inline constexpr int kSsdIndexOpenFilesMax = 64;
 
-// --- Relations ----------------------------------------------------------------------------------------------
+// --- Relations ---
 
 static_assert(kLeaseMsDefault <= kLeaseMsMax);
 static_assert(kLeaseSweepMs * 10 <= kLeaseMsDefault, "a lease ends about when it should");

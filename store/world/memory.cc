@@ -25,7 +25,8 @@ void Consider(const std::string& path, MemoryLimit& limit) {
   if (bytes != 0 && bytes < limit.bytes) limit = MemoryLimit{bytes, path};
 }
 
-// Limits of this process's cgroup and of all above it. A line of /proc/self/cgroup is "0::/a/b" (v2) or "4:memory:/a/b" (v1).
+// Limits of this process's cgroup and of all above it. A line of /proc/self/cgroup is "0::/a/b"
+// (v2) or "4:memory:/a/b" (v1).
 void ConsiderCgroups(MemoryLimit& limit) {
   std::ifstream groups("/proc/self/cgroup");
   std::string line;
@@ -38,7 +39,8 @@ void ConsiderCgroups(MemoryLimit& limit) {
     if (!v2 && controllers != "memory") continue;
     const std::string root = v2 ? "/sys/fs/cgroup" : "/sys/fs/cgroup/memory";
     const std::string file = v2 ? "/memory.max" : "/memory.limit_in_bytes";
-    // In a container the path may name a group outside of what is mounted: the root's file is then the container's own.
+    // In a container the path may name a group outside of what is mounted: the root's file is then
+    // the container's own.
     std::string group = line.substr(second + 1);
     while (!group.empty() && group != "/") {
       Consider(root + group + file, limit);
@@ -52,8 +54,8 @@ void ConsiderCgroups(MemoryLimit& limit) {
 
 MemoryLimit MemoryLimitOfProcess() {
   MemoryLimit limit;
-  limit.bytes = static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) *
-                static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  limit.bytes =
+      static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
   limit.source = "machine";
   ConsiderCgroups(limit);
   return limit;
@@ -78,7 +80,8 @@ absl::StatusOr<std::unique_ptr<MemoryArena>> MemoryArena::Create(const std::stri
   close(fd);  // the mapping keeps the memory
   if (!status.ok()) return status;
   madvise(data, bytes, MADV_DONTDUMP);
-  madvise(data, bytes, MADV_HUGEPAGE);  // fewer TLB misses where the kernel allows it; refusal is no error
+  madvise(data, bytes,
+          MADV_HUGEPAGE);  // fewer TLB misses where the kernel allows it; refusal is no error
   return std::unique_ptr<MemoryArena>(new MemoryArena(static_cast<uint8_t*>(data), bytes));
 }
 

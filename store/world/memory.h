@@ -15,15 +15,18 @@ struct MemoryLimit {
   std::string source;  // "machine" or the path of the cgroup file that says so, for messages
 };
 
-// What this process may use at most: the machine's memory, or its cgroup's limit (v2 or v1) when that is smaller.
+// What this process may use at most: the machine's memory, or its cgroup's limit (v2 or v1) when
+// that is smaller.
 MemoryLimit MemoryLimitOfProcess();
 
-// Anonymous shared memory (a memfd), zero filled. Pages are taken when first touched and given back when the arena is destroyed;
-// not in core dumps, because it holds what users said.
+// Anonymous shared memory (a memfd), zero filled. Pages are taken when first touched and given back
+// when the arena is destroyed; not in core dumps, because it holds what users said.
 class MemoryArena {
  public:
-  // RESOURCE_EXHAUSTED naming `name`, bytes and errno. `bytes` is a multiple of the page size, above 0.
-  static absl::StatusOr<std::unique_ptr<MemoryArena>> Create(const std::string& name, uint64_t bytes);
+  // RESOURCE_EXHAUSTED naming `name`, bytes and errno. `bytes` is a multiple of the page size,
+  // above 0.
+  static absl::StatusOr<std::unique_ptr<MemoryArena>> Create(const std::string& name,
+                                                             uint64_t bytes);
   ~MemoryArena();
   MemoryArena(const MemoryArena&) = delete;
   MemoryArena& operator=(const MemoryArena&) = delete;

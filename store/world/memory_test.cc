@@ -45,7 +45,8 @@ TEST(MemoryArena, NamesWhatItCouldNotGet) {
   const auto arena = MemoryArena::Create("kedge-test", 1ull << 62);
   EXPECT_EQ(arena.status().code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(arena.status().message()), testing::HasSubstr("arena kedge-test: "));
-  EXPECT_THAT(std::string(arena.status().message()), testing::HasSubstr("4611686018427387904 bytes"));
+  EXPECT_THAT(std::string(arena.status().message()),
+              testing::HasSubstr("4611686018427387904 bytes"));
 }
 
 }  // namespace

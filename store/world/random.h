@@ -9,8 +9,8 @@ namespace kedge {
 class Random {
  public:
   explicit Random(uint64_t seed) : state_(seed) {}
-  uint64_t Next();                            // uniform over 64 bits
-  uint64_t Below(uint64_t bound);             // uniform in [0, bound); bound > 0
+  uint64_t Next();                 // uniform over 64 bits
+  uint64_t Below(uint64_t bound);  // uniform in [0, bound); bound > 0
   double Unit() { return static_cast<double>(Next() >> 11) * 0x1.0p-53; }
   bool Chance(double probability) { return Unit() < probability; }
 
