@@ -7,6 +7,7 @@
 #include <map>
 #include <variant>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "store/node/byte_size.h"
@@ -94,6 +95,16 @@ struct Setter {
     return absl::InvalidArgumentError(
         absl::StrCat(values.size(), " values where one was expected"));
   }
+  absl::Status Printable() const {
+    for (const std::string& value : values) {
+      if (std::all_of(value.begin(), value.end(), [](char c) { return c >= ' ' && c <= '~'; })) {
+        continue;
+      }
+      return absl::InvalidArgumentError(absl::StrCat(
+          "'", absl::CEscape(value), "' has a character that is not printable ASCII"));
+    }
+    return absl::OkStatus();
+  }
   absl::Status operator()(const Size& kind) const {
     if (absl::Status status = One(); !status.ok()) return status;
     const absl::StatusOr<uint64_t> size = ParseByteSize(values[0]);
@@ -113,6 +124,7 @@ struct Setter {
   }
   absl::Status operator()(const Text& kind) const {
     if (absl::Status status = One(); !status.ok()) return status;
+    if (absl::Status status = Printable(); !status.ok()) return status;
     config->*kind.field = values[0];
     return absl::OkStatus();
   }
@@ -129,6 +141,7 @@ struct Setter {
   }
   absl::Status operator()(const Texts& kind) const {
     if (values.empty()) return absl::InvalidArgumentError("at least one value is needed");
+    if (absl::Status status = Printable(); !status.ok()) return status;
     config->*kind.field = values;
     return absl::OkStatus();
   }

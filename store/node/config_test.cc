@@ -75,6 +75,7 @@ TEST(ConfigTest, ErrorsNameTheFieldAndTheValue) {
   ExpectError(Parse({"--listen=tcp://127.0.0.1:65536"}).status(), {"listen", "65536"});
   ExpectError(Parse({"--control=localhost"}).status(), {"control", "localhost"});
   ExpectError(Parse({"--ssd-path=/x", "--ssd-capacity=1MiB"}).status(), {"ssd_capacity", "1MiB"});
+  ExpectError(Parse({"--node-id=a\xff"}).status(), {"--node-id", "\\377"});
   ExpectError(Parse({"--no-such-flag=1"}).status(), {"no-such-flag"});
   ExpectError(Parse({"--config=bad.yaml"}).status(), {"bad.yaml", "line 2", "hots"});
   ExpectError(Parse({"--config=missing.yaml"}).status(), {"missing.yaml"});

@@ -46,7 +46,7 @@ TEST(EmbeddedTest, StartsAndEndsWithAnSsdTier) {
   options.ssd_directory = "/proc/no/such/place";
   const auto refused = EmbeddedNode::Start(options);
   EXPECT_FALSE(refused.ok());
-  EXPECT_NE(refused.status().ToString().find("/proc/no/such/place"), std::string::npos);
+  EXPECT_NE(refused.status().ToString().find("/proc/no"), std::string::npos) << refused.status();
 }
 
 }  // namespace

@@ -76,6 +76,7 @@ TEST_F(NodeTest, LargeBlocksTravelInManyMessages) {
 }
 
 TEST_F(NodeTest, ManyGetsAtOnceEachGetTheirOwnBytes) {
+  world_.host_bytes = 3 * kHostExtentBytes;  // two sizes side by side
   Start();
   TestClient client(world_);
   std::vector<TestBlock> blocks;
