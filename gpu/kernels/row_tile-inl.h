@@ -30,13 +30,20 @@ HWY_INLINE int64_t StripeColumns() {
   return kStripeVectors * static_cast<int64_t>(hn::Lanes(TileTag()));
 }
 
+// Memory that a tile brings into the L2 cache while it computes: `step` floats further with every
+// k.
+struct Ahead {
+  const float* from = nullptr;
+  int64_t step = 0;
+};
+
 // c[r][j] += sum over k ascending of a[k * kStepK + r * kStepRow] * b[k * b_stride + j]
 // for r < kRows and the columns j of one stripe. One accumulator an output, one fused
 // multiply-add a step: see the contract in matmul.h.
-template <int kRows, int kStepK, int kStepRow>
+template <int kRows, int kStepK, int kStepRow, bool kPrefetch = false>
 HWY_INLINE void TileTimesStripe(const float* HWY_RESTRICT a, const float* HWY_RESTRICT b,
                                 int64_t b_stride, int64_t inputs, float* HWY_RESTRICT c,
-                                int64_t c_stride) {
+                                int64_t c_stride, Ahead ahead = {}) {
   const TileTag d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   TileVec acc0[kRows];
@@ -49,6 +56,10 @@ HWY_INLINE void TileTimesStripe(const float* HWY_RESTRICT a, const float* HWY_RE
   for (int64_t k = 0; k < inputs; ++k) {
     const TileVec b0 = hn::LoadU(d, b);
     const TileVec b1 = hn::LoadU(d, b + lanes);
+    if (kPrefetch) {
+      __builtin_prefetch(ahead.from, /*rw=*/0, /*locality=*/2);
+      ahead.from += ahead.step;
+    }
 #pragma GCC unroll 12
     for (int r = 0; r < kRows; ++r) {
       const TileVec x = hn::Set(d, a[r * kStepRow]);

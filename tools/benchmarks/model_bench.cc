@@ -25,6 +25,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "gpu/device/device_cpu.h"
 #include "gpu/kernels/sampling.h"
 #include "gpu/model/model.h"
 #include "gpu/model/random_checkpoint.h"
@@ -165,7 +166,13 @@ class SgemmYardstick {
 // Reads as much memory as the weights take, by the device's threads.
 class ReadYardstick {
  public:
-  ReadYardstick(int64_t floats, CpuDevice& device) : device_(device), memory_(floats, 1.0f) {}
+  // Memory of the device, as the weights are.
+  static absl::StatusOr<ReadYardstick> Create(int64_t floats, CpuDevice& device) {
+    absl::StatusOr<DeviceBuffer> memory = DeviceBuffer::Create(device, floats * sizeof(float));
+    if (!memory.ok()) return memory.status();
+    std::fill_n(memory->as<float>(), floats, 1.0f);
+    return ReadYardstick(device, *std::move(memory));
+  }
 
   double PassesPerSecond() {
     ::usleep(kSettleUs);
@@ -177,11 +184,14 @@ class ReadYardstick {
  private:
   static constexpr int64_t kPiece = 1 << 16;
 
+  ReadYardstick(CpuDevice& device, DeviceBuffer memory)
+      : device_(device), memory_(std::move(memory)) {}
+
   void ReadAll() {
-    const int64_t pieces = static_cast<int64_t>(memory_.size()) / kPiece;
+    const int64_t pieces = static_cast<int64_t>(memory_.bytes() / sizeof(float)) / kPiece;
     std::vector<float> sums(pieces);
     device_.ParallelFor(pieces, [&](int64_t piece) {
-      const float* from = memory_.data() + piece * kPiece;
+      const float* from = memory_.as<const float>() + piece * kPiece;
       float lanes[32] = {};  // as many sums as vector registers like to add
       for (int64_t i = 0; i < kPiece; i += 32) {
 #pragma GCC unroll 32
@@ -196,7 +206,7 @@ class ReadYardstick {
   }
 
   CpuDevice& device_;
-  std::vector<float> memory_;
+  DeviceBuffer memory_;
 };
 
 absl::StatusOr<double> PrefillRate(Model& model, std::span<const int32_t> tokens) {
@@ -247,11 +257,12 @@ absl::Status BenchDecode(Model& model, CpuDevice& device, int rounds, const std:
   if (!cache.ok()) return cache.status();
   absl::StatusOr<Logits> logits = model.Prefill(Tokens(kRowsMax, model.config()), *cache);
   if (!logits.ok()) return logits.status();
-  ReadYardstick yardstick(model.parameters(), device);
+  absl::StatusOr<ReadYardstick> yardstick = ReadYardstick::Create(model.parameters(), device);
+  if (!yardstick.ok()) return yardstick.status();
   absl::StatusOr<bench::Figure> figure = bench::Compare(
       "model", "decode/1024", "tokens/s", "read_weights", bench::Direction::kLargerIsBetter, rounds,
       [&] { return DecodeRate(model, *cache); },
-      [&]() -> absl::StatusOr<double> { return yardstick.PassesPerSecond(); });
+      [&]() -> absl::StatusOr<double> { return yardstick->PassesPerSecond(); });
   if (!figure.ok()) return figure.status();
   const double rate = *figure->baseline_value * 4e-9 * static_cast<double>(model.parameters());
   figure->note = absl::StrCat("read at ", static_cast<int>(rate * 10) / 10.0, " GB/s; ", size_note);
