@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Runs kedge_demo on the shipped samples: with a kedged, embedded, and with bad input.
+set -euo pipefail
+cd "${TEST_SRCDIR}/${TEST_WORKSPACE}"
+demo=tools/demonstration/kedge_demo
+out=${TEST_TMPDIR}
+export TMPDIR=$out
+
+fail() {
+  echo "FAILED: $*" >&2
+  cat "$out"/*.log >&2
+  exit 1
+}
+
+# Arguments: what is expected on stdout or stderr, the exit status, the command line.
+expect() {
+  local text=$1 status=$2 actual=0
+  shift 2
+  "$demo" "$@" > "$out/demo.log" 2>&1 || actual=$?
+  [[ $actual -eq $status ]] || fail "exit status $actual, not $status: $*"
+  grep -q -e "$text" "$out/demo.log" || fail "no '$text' in the output of: $*"
+}
+
+small=(--quick --questions 2 --requests 20 --answer-tokens 4)
+expect 'yes' 0 "${small[@]}" --json "$out/figures.json" --kedged store/node/kedged
+grep -q '"same_tokens": true' "$out/figures.json" || fail "figures.json"
+grep -q '"kedge_put_blocks_total": [1-9]' "$out/figures.json" || fail "no metrics in figures.json"
+expect 'shm' 0 "${small[@]}" --transport shm --kedged store/node/kedged
+expect 'Done in' 0 "${small[@]}" --embedded
+
+if compgen -G "$out/kedge_demo_*" > /dev/null; then fail "a temporary directory was left"; fi
+
+expect '--transport' 2 --transport pigeon
+expect '--questions' 2 --questions 0
+expect '--dataset: /nonexistent' 2 --dataset /nonexistent
+echo '{"timestamp": 0, "input_length": -3}' > "$out/bad.jsonl"
+expect 'bad.jsonl:1: input_length: -3' 2 --trace "$out/bad.jsonl"
+expect '--scratch: /nonexistent' 2 --scratch /nonexistent
+expect '--json' 2 --json /nonexistent/figures.json
+expect '/nonexistent' 1 "${small[@]}" --kedged /nonexistent
+echo 'kedge_demo: all checks passed'

@@ -1,0 +1,172 @@
+#include "tools/demonstration/report.h"
+
+#include <cstdio>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "tools/demonstration/progress.h"
+
+namespace kedge {
+namespace {
+
+constexpr size_t kQuestionColumns = 30;
+constexpr size_t kLabelColumns = 30;
+
+void Title(const std::string& text) {
+  const bool color = ColorStdout();
+  std::printf("\n%s%s%s\n", color ? "\033[1m" : "", text.c_str(), color ? "\033[0m" : "");
+}
+
+void Line(const std::string& label, const std::string& value) {
+  std::printf("  %s %s\n", FitColumns(label, kLabelColumns).c_str(), value.c_str());
+}
+
+std::string Verdict(bool same) {
+  const char* text = same ? "yes" : "NO";
+  if (!ColorStdout()) return text;
+  return absl::StrCat(same ? "\033[32m" : "\033[31m", text, "\033[0m");
+}
+
+std::string Size(double bytes) {
+  if (bytes < 1 << 20) return absl::StrFormat("%.0f KiB", bytes / 1024);
+  if (bytes < 1 << 30) return absl::StrFormat("%.1f MiB", bytes / (1 << 20));
+  return absl::StrFormat("%.2f GiB", bytes / (1 << 30));
+}
+
+double Ratio(double a, double b) { return b > 0 ? a / b : 0; }
+double Percent(double part, double whole) { return 100 * Ratio(part, whole); }
+
+void QuestionLine(const std::string& name, int64_t tokens, double dense_ms, int64_t first_tokens,
+                  double first_ms, int64_t again_tokens, double again_ms, bool same) {
+  std::printf("  %s %6d %6.0f ms | %7d %6.0f ms %6.1fx | %7d %6.0f ms %6.1fx | %s\n",
+              FitColumns(name, kQuestionColumns).c_str(), static_cast<int>(tokens), dense_ms,
+              static_cast<int>(first_tokens), first_ms, Ratio(dense_ms, first_ms),
+              static_cast<int>(again_tokens), again_ms, Ratio(dense_ms, again_ms),
+              Verdict(same).c_str());
+}
+
+// How one kind of hit did: "1234 blocks   12.3%".
+std::string Share(uint64_t blocks, const ReplayHits& hits) {
+  return absl::StrFormat("%7d blocks  %5.1f%%", blocks, Percent(blocks, hits.blocks()));
+}
+
+}  // namespace
+
+void PrintServing(const DemoFigures& figures) {
+  const ServingFigures& serving = figures.serving;
+  Title("Questions behind shared instructions");
+  std::printf(
+      "  %s\n  Questions of %s behind %d tokens of instructions (a token is a byte).\n"
+      "  Blocks of %d tokens, %s each, through %s.\n\n",
+      serving.model.c_str(), figures.dataset.c_str(), static_cast<int>(serving.instruction_tokens),
+      static_cast<int>(serving.block_tokens), Size(serving.block_bytes).c_str(),
+      figures.wire.c_str());
+  std::printf("  %s %6s %9s | %-26s | %-26s |\n", FitColumns("", kQuestionColumns).c_str(), "",
+              "no Kedge", "Kedge, first time", "again, by another worker");
+  std::printf("  %s %6s %9s | %7s %9s %8s | %7s %9s %8s | same tokens\n",
+              FitColumns("question", kQuestionColumns).c_str(), "tokens", "TTFT", "matched", "TTFT",
+              "speed-up", "matched", "TTFT", "speed-up");
+  for (size_t i = 0; i < serving.questions.size(); ++i) {
+    const ServedQuestion& question = serving.questions[i];
+    QuestionLine(figures.questions[i], question.dense.prompt_tokens, question.dense.ttft_ms,
+                 question.first.matched_tokens, question.first.ttft_ms,
+                 question.again.matched_tokens, question.again.ttft_ms, question.same_tokens());
+    for (const Served* served : {&question.first, &question.again})
+      if (!served->trouble.empty()) std::printf("    trouble: %s\n", served->trouble.c_str());
+  }
+  using Q = ServedQuestion;
+  QuestionLine(
+      "all", serving.Sum(&Q::dense, &Served::prompt_tokens),
+      serving.Sum(&Q::dense, &Served::ttft_ms), serving.Sum(&Q::first, &Served::matched_tokens),
+      serving.Sum(&Q::first, &Served::ttft_ms), serving.Sum(&Q::again, &Served::matched_tokens),
+      serving.Sum(&Q::again, &Served::ttft_ms), serving.same_tokens());
+  std::printf("\n  Stored %s; fetched %s the first time and %s again. TTFT: time to first token.\n",
+              Size(serving.Sum(&Q::first, &Served::stored_bytes)).c_str(),
+              Size(serving.Sum(&Q::first, &Served::fetched_bytes)).c_str(),
+              Size(serving.Sum(&Q::again, &Served::fetched_bytes)).c_str());
+}
+
+void PrintReplay(const DemoFigures& figures) {
+  const ReplaySums& sums = figures.replay;
+  const ReplayHits& hits = sums.hits;
+  Title("The opening of a trace, replayed");
+  std::printf(
+      "  The first %d requests of %s.\n"
+      "  Blocks of %d tokens, cut to %s each; tiers of %s (host) and %s (SSD).\n\n",
+      static_cast<int>(sums.requests), figures.trace.c_str(), kTraceBlockTokens,
+      Size(sums.block_bytes).c_str(), Size(figures.host_bytes).c_str(),
+      Size(figures.ssd_bytes).c_str());
+  Line("hits in GPU memory", Share(hits.gpu_blocks, hits));
+  Line("hits in host memory", Share(hits.host_blocks, hits));
+  Line("hits on SSD", Share(hits.ssd_blocks, hits));
+  Line("misses", Share(hits.miss_blocks, hits));
+  Line("prompt tokens not to prefill",
+       absl::StrFormat("%d of %d  (%.1f%%)", sums.hit_tokens, sums.input_tokens,
+                       Percent(sums.hit_tokens, sums.input_tokens)));
+  Line("fetched", absl::StrFormat("%9s  %5.2f GB/s, every byte as it was stored",
+                                  Size(sums.fetched_bytes), sums.fetch_gb_per_second()));
+  Line("stored",
+       absl::StrFormat("%9s  %5.2f GB/s", Size(sums.stored_bytes), sums.store_gb_per_second()));
+  if (sums.evicted_blocks > 0)
+    Line("stored again after eviction", absl::StrFormat("%7d blocks", sums.evicted_blocks));
+  if (sums.unfetched_blocks > 0)
+    Line("matched, but not delivered", absl::StrFormat("%7d blocks", sums.unfetched_blocks));
+  if (sums.refused_blocks > 0)
+    Line("refused, the node was full", absl::StrFormat("%7d blocks", sums.refused_blocks));
+}
+
+void PrintNode(const DemoFigures& figures) {
+  Title("The node's own view");
+  if (!figures.metrics) {
+    std::printf("  An embedded node has no metrics page.\n");
+    return;
+  }
+  const std::vector<MetricSample>& m = *figures.metrics;
+  auto count = [&](const char* name, const std::vector<std::string>& labels = {}) {
+    return absl::StrFormat("%.0f", SumOf(m, name, labels));
+  };
+  auto bytes = [&](const char* name, const std::vector<std::string>& labels = {}) {
+    return Size(SumOf(m, name, labels));
+  };
+  Line("blocks put",
+       absl::StrCat(count("kedge_put_blocks_total"), "  (", bytes("kedge_put_bytes_total"), ")"));
+  Line("bytes got", bytes("kedge_get_bytes_total"));
+  Line("keys matched in host memory",
+       count("kedge_lookup_hit_keys_total", {"op=\"match\"", "tier=\"host\""}));
+  Line("keys matched on SSD",
+       count("kedge_lookup_hit_keys_total", {"op=\"match\"", "tier=\"ssd\""}));
+  Line("blocks written to SSD", absl::StrCat(count("kedge_mover_written_blocks_total"), "  (",
+                                             bytes("kedge_mover_written_bytes_total"), ")"));
+  Line("blocks read back from SSD", count("kedge_promotions_total"));
+  Line("host tier in use", absl::StrCat(bytes("kedge_tier_used_bytes", {"tier=\"host\""}), " of ",
+                                        bytes("kedge_tier_capacity_bytes", {"tier=\"host\""})));
+  Line("SSD tier in use", absl::StrCat(bytes("kedge_tier_used_bytes", {"tier=\"ssd\""}), " of ",
+                                       bytes("kedge_tier_capacity_bytes", {"tier=\"ssd\""})));
+}
+
+std::string FitColumns(const std::string& text, size_t columns) {
+  std::string fitted;
+  size_t used = 0;
+  for (size_t i = 0; i < text.size();) {
+    const uint8_t lead = static_cast<uint8_t>(text[i]);
+    const size_t length = lead < 0xc0 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
+    if (used == columns) {
+      // The last three characters make room for the dots; they may be several bytes each.
+      for (int back = 0; back < 3 && !fitted.empty(); ++back) {
+        while ((static_cast<uint8_t>(fitted.back()) & 0xc0) == 0x80) fitted.pop_back();
+        fitted.pop_back();
+      }
+      return fitted + "...";
+    }
+    if (lead < 0x20 || lead == 0x7f) {
+      fitted += ' ';
+    } else {
+      fitted += text.substr(i, length);
+    }
+    i += length;
+    ++used;
+  }
+  return fitted + std::string(columns - used, ' ');
+}
+
+}  // namespace kedge
