@@ -1,12 +1,11 @@
 #include "store/transfer/transport_ucx.h"
 
-#include <sys/epoll.h>
+#include <poll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
-#include <cerrno>
 #include <condition_variable>
 #include <cstring>
 #include <future>
@@ -90,7 +89,7 @@ class UcxTransport final : public Transport {
  public:
   UcxTransport(TransportHandler& handler, Executor& executor, const Clock& clock,
                UcxTransportOptions options);
-  ~UcxTransport() override;
+  ~UcxTransport() override { Shutdown(); }
 
   absl::StatusOr<std::string> Listen(const std::string& address) override;
   absl::StatusOr<Connection*> Connect(const std::string& address) override;
@@ -129,7 +128,6 @@ class UcxTransport final : public Transport {
   TransportCounters tcp_counters_;
   TransportCounters shm_counters_;
   UcxInbox inbox_;
-  const int epoll_fd_;
 
   // [loop]
   UcxLoopState state_;
@@ -139,6 +137,7 @@ class UcxTransport final : public Transport {
   bool shutting_down_ = false;
   int64_t last_busy_us_ = 0;
   std::vector<Task> tasks_;
+  std::vector<pollfd> poll_fds_;
 
   std::mutex shutdown_mutex_;
   std::condition_variable all_closed_changed_;
@@ -153,19 +152,9 @@ UcxTransport::UcxTransport(TransportHandler& handler, Executor& executor, const 
                            UcxTransportOptions options)
     : handler_(handler),
       clock_(clock),
-      epoll_fd_(epoll_create1(EPOLL_CLOEXEC)),
       state_{handler, std::move(options), {}, {}, {}} {
-  ABSL_RAW_CHECK(epoll_fd_ >= 0, "epoll_create1: no descriptors left");
-  epoll_event event{};
-  event.events = EPOLLIN;
-  epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, inbox_.event_fd(), &event);
   loop_ = executor.StartLoop(state_.options.name.substr(0, 15), [this] { Turn(); },
                              [this] { inbox_.Wake(); });
-}
-
-UcxTransport::~UcxTransport() {
-  Shutdown();
-  close(epoll_fd_);
 }
 
 // ---- the loop ----
@@ -233,8 +222,15 @@ void UcxTransport::Sleep(int64_t now_us) {
   if (due_us != Periodic::kNever) timeout_ms = std::max<int64_t>((due_us - now_us + 999) / 1000, 0);
   if (!state_.closing.empty()) timeout_ms = 1;
   if (!inbox_.BeginSleep()) return;
-  epoll_event events[8];
-  epoll_wait(epoll_fd_, events, 8, static_cast<int>(std::min<int64_t>(timeout_ms, 60'000)));
+  // poll, not epoll: a worker's descriptor is itself a nest of epolls, and one more that watched it all the time would be
+  // walked by the kernel for every segment that arrives.
+  poll_fds_.clear();
+  poll_fds_.push_back({inbox_.event_fd(), POLLIN, 0});
+  for (const auto& wire : wires_) {
+    poll_fds_.push_back({wire->wire->worker.event_fd(), POLLIN, 0});
+  }
+  poll(poll_fds_.data(), poll_fds_.size(),
+       static_cast<int>(std::min<int64_t>(timeout_ms, 60'000)));
   inbox_.EndSleep();
 }
 
@@ -265,11 +261,6 @@ absl::StatusOr<UcxTransport::WireContext*> UcxTransport::WireFor(const std::stri
     const ucs_status_t status =
         ucp_worker_set_am_recv_handler(result->wire->worker.get(), &params);
     if (status != UCS_OK) return UcxError("ucp_worker_set_am_recv_handler", status);
-  }
-  epoll_event event{};
-  event.events = EPOLLIN;
-  if (epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, result->wire->worker.event_fd(), &event) != 0) {
-    return absl::UnavailableError(absl::StrCat("epoll_ctl: ", strerror(errno)));
   }
   wires_.push_back(std::move(result));
   return wires_.back().get();

@@ -15,7 +15,7 @@ namespace kedge {
 absl::Status UcxError(const char* what, ucs_status_t status);
 
 // Chosen by measuring: README.md. Both ends of a connection have to agree on them, like on a format.
-inline constexpr uint32_t kTcpPayloadBytes = 256 << 10;
+inline constexpr uint32_t kTcpPayloadBytes = 512 << 10;
 inline constexpr uint32_t kShmPayloadBytes = 60 << 10;
 // Room in a fragment for the head; with larger heads UCX cuts the message into several fragments and copies it together.
 inline constexpr uint32_t kFragmentHeadBytes = 4000;
