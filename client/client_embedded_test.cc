@@ -22,8 +22,9 @@ INSTANTIATE_TEST_SUITE_P(Embedded, ClientSuite,
                          [](const auto& info) { return info.param.name; });
 
 TEST(EmbeddedClient, KeepsWhatIsDurableAcrossClients) {
-  const std::string directory = std::string(std::getenv("TEST_TMPDIR") ? std::getenv("TEST_TMPDIR") : "/tmp") +
-                                "/kedge_embedded_" + std::to_string(getpid());
+  const std::string directory =
+      std::string(std::getenv("TEST_TMPDIR") ? std::getenv("TEST_TMPDIR") : "/tmp") +
+      "/kedge_embedded_" + std::to_string(getpid());
   const std::string address = "embedded:?host=128MiB&ssd_size=1GiB&ssd=" + directory;
   {
     auto client = sdk::Client::Open({.address = address, .salt = "s"});
@@ -52,8 +53,8 @@ TEST(EmbeddedClient, DoesNotSurviveAFork) {
   const pid_t child = fork();
   if (child == 0) {
     const auto value = client->Get("name");
-    const bool good = value.code() == sdk::Code::kDenied &&
-                      value.text().find("fork()") != std::string::npos;
+    const bool good =
+        value.code() == sdk::Code::kDenied && value.text().find("fork()") != std::string::npos;
     { sdk::Client gone = std::move(*client); }  // closing in the child touches nothing
     _exit(good ? 0 : 1);
   }

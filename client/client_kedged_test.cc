@@ -1,4 +1,5 @@
-// The client against a real kedged: over tcp and shared memory, through restarts, and with the node stopped in the middle.
+// The client against a real kedged: over tcp and shared memory, through restarts, and with the node
+// stopped in the middle.
 
 #include <signal.h>
 #include <sys/wait.h>
@@ -96,13 +97,15 @@ INSTANTIATE_TEST_SUITE_P(Wires, KedgedFailures, ::testing::Values("tcp", "shm"),
                          [](const auto& info) { return info.param; });
 
 TEST_P(KedgedFailures, OutlivesARestart) {
-  const std::string ssd = std::string(std::getenv("TEST_TMPDIR") ? std::getenv("TEST_TMPDIR") : "/tmp") +
-                          "/kedge_restart_" + GetParam() + "_" + std::to_string(getpid());
+  const std::string ssd =
+      std::string(std::getenv("TEST_TMPDIR") ? std::getenv("TEST_TMPDIR") : "/tmp") +
+      "/kedge_restart_" + GetParam() + "_" + std::to_string(getpid());
   Start({"--ssd-path=" + ssd, "--ssd-capacity=1GiB"});
   ASSERT_TRUE(client_->Put("durable", "value", sdk::Durability::kSsd));
   const uint64_t session = client_->info().session;
   kedged_->Kill();
-  // A miss, not a hang and not wrong bytes. The first request may still find the connection and lose it.
+  // A miss, not a hang and not wrong bytes. The first request may still find the connection and
+  // lose it.
   for (int i = 0; i < 3; ++i) {
     const auto value = client_->Get("durable");
     EXPECT_EQ(value.code(), Code::kUnavailable) << value.text();
@@ -187,8 +190,7 @@ TEST_P(KedgedFailures, OpensBeforeTheNodeIsThere) {
   const std::string address = kedged_->data_address();
   client_.reset();
   kedged_->Kill();
-  const auto refused =
-      sdk::Client::Open({.address = address, .salt = "s", .connect_ms = 200});
+  const auto refused = sdk::Client::Open({.address = address, .salt = "s", .connect_ms = 200});
   EXPECT_EQ(refused.code(), Code::kUnavailable);
   EXPECT_NE(refused.text().find(address), std::string::npos) << refused.text();
   auto lazy = sdk::Client::Open({.address = address, .salt = "s", .wait = false});

@@ -29,8 +29,7 @@ std::vector<BlockBuffer> ClientSuite::Blocks(std::vector<uint8_t>& memory, uint6
 
 void ClientSuite::StoreAll(const Sequence& sequence, std::vector<uint8_t>& memory) const {
   const auto buffers = Blocks(memory, model_->block_bytes());
-  auto request =
-      sequence.Store({.block_count = static_cast<uint32_t>(buffers.size())}, buffers);
+  auto request = sequence.Store({.block_count = static_cast<uint32_t>(buffers.size())}, buffers);
   ASSERT_TRUE(request) << request.text();
   ASSERT_TRUE(request->Wait());
   ASSERT_TRUE(request->all_ok()) << request->text();
@@ -45,8 +44,8 @@ TEST_P(ClientSuite, PutsAndGetsValues) {
 }
 
 TEST_P(ClientSuite, PutsAndGetsBatchesOfManySizes) {
-  const uint64_t sizes[] = {1,       2,       100,     4095,    4096,      4097,   65536, 65537,
-                            1000003, 1 << 20, 3 << 20, 5000000, (9 << 20) + 1};
+  const uint64_t sizes[] = {1,     2,       100,     4095,    4096,    4097,         65536,
+                            65537, 1000003, 1 << 20, 3 << 20, 5000000, (9 << 20) + 1};
   std::vector<std::vector<uint8_t>> values;
   std::vector<PutItem> puts;
   for (uint64_t size : sizes) {
@@ -75,8 +74,8 @@ TEST_P(ClientSuite, PutsAndGetsBatchesOfManySizes) {
     EXPECT_EQ(items[i].fidelity, KEDGE_FIDELITY_LOSSLESS);
     EXPECT_EQ(items[i].tier, KEDGE_TIER_HOST);
     EXPECT_EQ(0, std::memcmp(values[i].data(), landed[i].data(), values[i].size())) << sizes[i];
-    EXPECT_TRUE(std::all_of(landed[i].end() - 7, landed[i].end(),
-                            [](uint8_t b) { return b == 0xEE; }));
+    EXPECT_TRUE(
+        std::all_of(landed[i].end() - 7, landed[i].end(), [](uint8_t b) { return b == 0xEE; }));
   }
 }
 
@@ -170,8 +169,8 @@ TEST_P(ClientSuite, MatchesThePartThatIsShared) {
   ASSERT_TRUE(fetch && fetch->Wait());
   EXPECT_EQ(fetch->prefix(), 4u);
   EXPECT_EQ(fetch->code(4), Code::kAbsent);
-  EXPECT_TRUE(std::equal(landed.begin(), landed.begin() + 4 * model_->block_bytes(),
-                         memory.begin()));
+  EXPECT_TRUE(
+      std::equal(landed.begin(), landed.begin() + 4 * model_->block_bytes(), memory.begin()));
 }
 
 TEST_P(ClientSuite, EngineHashesNameBlocksToo) {
@@ -204,8 +203,8 @@ TEST_P(ClientSuite, FetchesARangeOfLayersIntoScatteredMemory) {
       buffers[block].push_back({&v[at], part});
     }
   }
-  auto fetch = sequence.Fetch({.block_count = 3, .layer_begin = kFirst, .layer_count = kCount},
-                              buffers);
+  auto fetch =
+      sequence.Fetch({.block_count = 3, .layer_begin = kFirst, .layer_count = kCount}, buffers);
   ASSERT_TRUE(fetch) << fetch.text();
   ASSERT_TRUE(fetch->Wait());
   ASSERT_TRUE(fetch->all_ok()) << fetch->text();
@@ -295,10 +294,10 @@ TEST_P(ClientSuite, AnIncompleteOrAbortedStoreIsNeverVisible) {
     // All of block 0, and all but one part of block 1.
     for (uint32_t block = 0; block < 2; ++block) {
       for (uint32_t part = 0; part < 2 * kLayers - block; ++part) {
-        ASSERT_TRUE(writer->Part(block, part / 2, part % 2 ? Component::kV : Component::kK,
-                                 {&memory[block * model_->block_bytes() +
-                                          part * model_->part_bytes()],
-                                  model_->part_bytes()}));
+        ASSERT_TRUE(
+            writer->Part(block, part / 2, part % 2 ? Component::kV : Component::kK,
+                         {&memory[block * model_->block_bytes() + part * model_->part_bytes()],
+                          model_->part_bytes()}));
       }
     }
     auto request = writer->Commit();
@@ -383,8 +382,9 @@ TEST_P(ClientSuite, RefusesWhatContradictsItself) {
   std::vector<uint8_t> memory(2 * model_->block_bytes());
   const auto buffers = Blocks(memory, model_->block_bytes());
   const auto text = [](const auto& result) { return result ? "" : result.text(); };
-  EXPECT_NE(text(sequence.Fetch({.block_begin = 1, .block_count = 2}, buffers)).find("block_begin: 1"),
-            std::string::npos);
+  EXPECT_NE(
+      text(sequence.Fetch({.block_begin = 1, .block_count = 2}, buffers)).find("block_begin: 1"),
+      std::string::npos);
   EXPECT_NE(text(sequence.Fetch({.block_count = 2, .layer_begin = 5, .layer_count = 2}, buffers))
                 .find("layer_begin: 5"),
             std::string::npos);
@@ -396,8 +396,12 @@ TEST_P(ClientSuite, RefusesWhatContradictsItself) {
             std::string::npos);
   EXPECT_EQ(client_->Put("empty", "").code(), Code::kInvalid);
   EXPECT_EQ(KeyFromHex("12").code(), Code::kInvalid);
-  EXPECT_EQ(client_->OpenModel({.weights_id = "x", .layer_count = 2, .kv_heads = 1, .head_size = 8,
-                                .block_tokens = 33})
+  EXPECT_EQ(client_
+                ->OpenModel({.weights_id = "x",
+                             .layer_count = 2,
+                             .kv_heads = 1,
+                             .head_size = 8,
+                             .block_tokens = 33})
                 .code(),
             Code::kInvalid);
 }

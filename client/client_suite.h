@@ -1,5 +1,6 @@
-// What every client must do, whatever carries it: the tests of client_suite.cc run against an embedded node
-// (client_embedded_test.cc) and against a real kedged over tcp and shared memory (client_kedged_test.cc).
+// What every client must do, whatever carries it: the tests of client_suite.cc run against an
+// embedded node (client_embedded_test.cc) and against a real kedged over tcp and shared memory
+// (client_kedged_test.cc).
 #pragma once
 
 #include <gtest/gtest.h>

@@ -47,7 +47,7 @@ absl::Status Engine::MakeTransport() {
     return absl::InvalidArgumentError(
         absl::StrCat("address: '", address,
                      "' starts with none of tcp://, shm:// and embedded:; "
-                     "write for example tcp://127.0.0.1:7400"));
+                     "write for example tcp://127.0.0.1:7420"));
   }
   executor_ = MakeThreadExecutor("kedge-client", 1);
   auto transport =

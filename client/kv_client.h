@@ -3,7 +3,7 @@
 //   #include "client/kv_client.h"
 //   using namespace kedge::sdk;
 //
-//   auto client = Client::Open({.address = "tcp://127.0.0.1:7400", .salt = "secret of this
+//   auto client = Client::Open({.address = "tcp://127.0.0.1:7420", .salt = "secret of this
 //   tenant"}); if (!client) return Fail(client.text()); auto model = client->OpenModel({.weights_id
 //   = "org/name@rev", .tokenizer_id = "org/name",
 //                                   .dtype = DType::kBf16, .layer_count = 32, .kv_heads = 8,

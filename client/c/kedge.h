@@ -2,7 +2,7 @@
  * header-only over it.
  *
  *   kedge_options options = {sizeof options};
- *   options.address = "tcp://127.0.0.1:7400";
+ *   options.address = "tcp://127.0.0.1:7420";
  *   options.salt = "secret of this tenant";
  *   kedge_client* client = NULL;
  *   if (kedge_open(&options, &client) != KEDGE_OK) fprintf(stderr, "%s\n", kedge_last_error());
