@@ -9,7 +9,7 @@
 namespace kedge {
 namespace {
 
-constexpr size_t kQuestionColumns = 30;
+constexpr size_t kQuestionColumns = 26;
 constexpr size_t kLabelColumns = 30;
 
 void Title(const std::string& text) {
