@@ -6,8 +6,11 @@
 namespace kedge {
 namespace {
 
-// Evictions for one allocation. One is the rule; others may take what was freed, or an extent of small blocks must go.
+// Evictions for one allocation. One is the rule; others may take what was freed, or an extent of
+// small blocks must go.
 constexpr int kRoundsMax = 64;
+// Extents looked at for one that nobody has pinned; more only cost time while everything is pinned.
+constexpr uint32_t kExtentsTriedMax = 8;
 
 }  // namespace
 
@@ -29,21 +32,25 @@ bool HostRoom::EvictOne(uint64_t bytes) {
     return true;
   }
   if (EmptyAnExtent(bytes)) return true;
-  const auto fitting =
-      map_.Coldest([&](HostSlot slot) { return host_.SameClass(slot, bytes); });
+  const auto fitting = map_.Coldest([&](HostSlot slot) { return host_.SameClass(slot, bytes); });
   if (!fitting) return false;
   map_.EvictHost(fitting->id);
   return true;
 }
 
+// The cheapest extent first; one with a pinned block in it is no use, so the next.
 bool HostRoom::EmptyAnExtent(uint64_t bytes) {
-  const std::vector<uint64_t> owners = host_.CheapestExtentOwners(bytes);
-  const bool all_evictable = std::all_of(owners.begin(), owners.end(), [&](uint64_t owner) {
-    return owner != kNobody && map_.Evictable(static_cast<BlockId>(owner - 1));
-  });
-  if (owners.empty() || !all_evictable) return false;
-  for (const uint64_t owner : owners) map_.EvictHost(static_cast<BlockId>(owner - 1));
-  return true;
+  for (uint32_t rank = 0; rank < kExtentsTriedMax; ++rank) {
+    const std::vector<uint64_t> owners = host_.ExtentOwners(bytes, rank);
+    if (owners.empty()) return false;
+    const bool all_evictable = std::all_of(owners.begin(), owners.end(), [&](uint64_t owner) {
+      return owner != kNobody && map_.Evictable(static_cast<BlockId>(owner - 1));
+    });
+    if (!all_evictable) continue;
+    for (const uint64_t owner : owners) map_.EvictHost(static_cast<BlockId>(owner - 1));
+    return true;
+  }
+  return false;
 }
 
 }  // namespace kedge

@@ -10,7 +10,8 @@
 namespace kedge {
 namespace {
 
-// The background lane may pin this share of host memory; the rest stays free to be evicted when puts outrun the SSD.
+// The background lane may pin this share of host memory; the rest stays free to be evicted when
+// puts outrun the SSD.
 constexpr uint64_t kBackgroundShare = 4;
 // After the SSD refused a background write.
 constexpr int64_t kRestMs = 1000;
@@ -201,8 +202,8 @@ void Mover::Flush(int64_t deadline_ms, absl::AnyInvocable<void(uint64_t, uint64_
     return;
   }
   const std::lock_guard<std::mutex> lock(mutex_);
-  flushes_.push_back({deadline_ms, written_blocks_.load(std::memory_order_relaxed),
-                      std::move(done)});
+  flushes_.push_back(
+      {deadline_ms, written_blocks_.load(std::memory_order_relaxed), std::move(done)});
   skipped_some_ = true;  // look at the whole map once more
   StartWriterLocked();
 }
@@ -249,17 +250,26 @@ void Mover::Promote(BlockRef block, Done done) {
     }
   }
   // The pin keeps the id from being used for another block.
-  executor_.Post([this, block = std::move(block)]() mutable {
-    const absl::Status status = ReadIntoHost(block);
-    std::vector<Done> waiting;
-    {
-      const std::lock_guard<std::mutex> lock(promote_mutex_);
-      const auto found = promoting_.find(block.id());
-      waiting = std::move(found->second);
-      promoting_.erase(found);
-    }
-    for (Done& waiter : waiting) waiter(status);
-  });
+  executor_.Post([this, block = std::move(block)]() mutable { TryPromote(std::move(block), 1); });
+}
+
+// What is being sent right now is pinned; it is over in milliseconds, and then there is room.
+void Mover::TryPromote(BlockRef block, uint32_t attempt) {
+  const absl::Status status = ReadIntoHost(block);
+  if (absl::IsResourceExhausted(status) && attempt < kPromoteAttemptsMax) {
+    executor_.PostAfter(kPromoteRetryMs, [this, block = std::move(block), attempt]() mutable {
+      TryPromote(std::move(block), attempt + 1);
+    });
+    return;
+  }
+  std::vector<Done> waiting;
+  {
+    const std::lock_guard<std::mutex> lock(promote_mutex_);
+    const auto found = promoting_.find(block.id());
+    waiting = std::move(found->second);
+    promoting_.erase(found);
+  }
+  for (Done& waiter : waiting) waiter(status);
 }
 
 absl::Status Mover::ReadIntoHost(const BlockRef& block) {
@@ -308,9 +318,8 @@ absl::Status Mover::ReadVerified(const BlockInfo& info, HostSlot slot) {
   if (header->key != info.key || header->root != info.root ||
       header->variant != map_.variants().Name(info.variant) ||
       header->payload_bytes() != info.payload_bytes) {
-    return absl::DataLossError(absl::StrCat("block ", info.key.ToHex(),
-                                            ": another block lies in its place: ",
-                                            header->key.ToHex()));
+    return absl::DataLossError(absl::StrCat(
+        "block ", info.key.ToHex(), ": another block lies in its place: ", header->key.ToHex()));
   }
   return VerifyPayload(*header, image.subspan(layout.payload_offset(), info.payload_bytes));
 }
@@ -318,8 +327,7 @@ absl::Status Mover::ReadVerified(const BlockInfo& info, HostSlot slot) {
 void Mover::VisitMetrics(MetricsVisitor& visitor) const {
   const auto counter = [&](std::string_view name, std::string_view help, MetricLabels labels,
                            const std::atomic<uint64_t>& value) {
-    visitor.Counter(name, help, labels,
-                    static_cast<double>(value.load(std::memory_order_relaxed)));
+    visitor.Counter(name, help, labels, static_cast<double>(value.load(std::memory_order_relaxed)));
   };
   constexpr std::string_view kPromotions = "kedge_promotions_total";
   constexpr std::string_view kPromotionsHelp =

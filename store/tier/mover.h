@@ -48,7 +48,7 @@ class Mover {
   void WriteTombstones(std::vector<BlockKey> keys, Done done);
 
   // Brings the block into host memory; OK means that it is there and verified. The caller keeps it pinned.
-  // NOT_FOUND: the copy is gone; DATA_LOSS: it was damaged and has been dropped; RESOURCE_EXHAUSTED: host memory is full of pinned blocks.
+  // NOT_FOUND: the copy is gone; DATA_LOSS: it was damaged and has been dropped; RESOURCE_EXHAUSTED: host memory stayed full of pinned blocks (limits.h: kPromoteAttemptsMax).
   void Promote(BlockRef block, Done done);
 
   // Writes all unsaved blocks, gives up at `deadline_ms` of the clock. `done` gets the number that was written since the call, and
@@ -83,6 +83,7 @@ class Mover {
   void AppendBatch(std::vector<Job>& batch);
   void AppendTombstones(std::vector<Job>& batch);
   void EndFlushes(bool all_written);
+  void TryPromote(BlockRef block, uint32_t attempt);
   absl::Status ReadIntoHost(const BlockRef& block);
   absl::Status ReadVerified(const BlockInfo& info, HostSlot slot);
 

@@ -1,5 +1,6 @@
 #include "store/tier/tier_host.h"
 
+#include <algorithm>
 #include <array>
 #include <mutex>
 #include <utility>
@@ -103,18 +104,21 @@ class ArenaHostTier final : public HostTier {
     return extents_[Find(slot).first].size_class == ClassOf(bytes);
   }
 
-  std::vector<uint64_t> CheapestExtentOwners(uint64_t bytes) const override {
+  std::vector<uint64_t> ExtentOwners(uint64_t bytes, uint32_t rank) const override {
     std::vector<uint64_t> owners;
     if (bytes == 0 || bytes > kHostExtentBytes) return owners;
     const int size_class = ClassOf(bytes);
     std::lock_guard<std::mutex> lock(mutex_);
-    const Extent* cheapest = nullptr;
+    std::vector<const Extent*> others;
     for (const Extent& extent : extents_) {
-      if (extent.size_class < 0 || extent.size_class == size_class) continue;
-      if (cheapest == nullptr || extent.used < cheapest->used) cheapest = &extent;
+      if (extent.size_class >= 0 && extent.size_class != size_class) others.push_back(&extent);
     }
-    if (cheapest == nullptr) return owners;
-    for (const SlotEntry& slot : cheapest->slots) {
+    if (rank >= others.size()) return owners;
+    std::nth_element(others.begin(), others.begin() + rank, others.end(),
+                     [](const Extent* a, const Extent* b) {
+                       return a->used != b->used ? a->used < b->used : a < b;
+                     });
+    for (const SlotEntry& slot : others[rank]->slots) {
       if (slot.in_use) owners.push_back(slot.owner);
     }
     return owners;

@@ -51,7 +51,7 @@ class HostTier {
 
   // A slot of at least `bytes` (1 to one extent; else INVALID_ARGUMENT). RESOURCE_EXHAUSTED when
   // neither a slot of the class nor a free extent is left: evict, then ask again. `owner` is kept
-  // with the slot for `CheapestExtentOwners`.
+  // with the slot for `ExtentOwners`.
   virtual absl::StatusOr<HostSlot> Allocate(uint64_t bytes, uint64_t owner) = 0;
   // Freeing a slot that is not in use aborts: somebody may still read it.
   virtual void Free(HostSlot slot) = 0;
@@ -63,10 +63,10 @@ class HostTier {
   // Would freeing this slot let `bytes` be allocated? (Same class.) Lets an evictor pick victims
   // that help.
   virtual bool SameClass(HostSlot slot, uint64_t bytes) const = 0;
-  // Owners of the slots in use in the extent of another class that is cheapest to empty (fewest
-  // slots in use); empty when there is none. To move an extent to the class of `bytes`, evict all
-  // of them.
-  virtual std::vector<uint64_t> CheapestExtentOwners(uint64_t bytes) const = 0;
+  // Owners of the slots in use in an extent of another class than that of `bytes`: rank 0 is the
+  // one that is cheapest to empty (fewest slots in use), rank 1 the next. Empty when there is none
+  // of that rank. To move an extent to the class of `bytes`, evict all of its owners.
+  virtual std::vector<uint64_t> ExtentOwners(uint64_t bytes, uint32_t rank) const = 0;
 
   virtual uint64_t capacity_bytes() const = 0;
   virtual uint64_t used_bytes() const = 0;  // bytes of slots in use

@@ -92,9 +92,9 @@ TEST(HostTier, ExtentsMoveBetweenClasses) {
   EXPECT_FALSE(tier->SameClass(slots[0], 64 * kKiB));
 
   tier->Free(slots[5]);  // now its extent is the cheapest to empty
-  const std::vector<uint64_t> owners = tier->CheapestExtentOwners(64 * kKiB);
+  const std::vector<uint64_t> owners = tier->ExtentOwners(64 * kKiB, 0);
   EXPECT_EQ(owners.size(), 63u);
-  EXPECT_TRUE(tier->CheapestExtentOwners(kMiB).empty());
+  EXPECT_TRUE(tier->ExtentOwners(kMiB, 0).empty());
   for (const uint64_t owner : owners) {
     ASSERT_NE(owner, 5u);
     EXPECT_FALSE(tier->Allocate(64 * kKiB, 0).ok());
@@ -102,9 +102,9 @@ TEST(HostTier, ExtentsMoveBetweenClasses) {
   }
   const auto moved = tier->Allocate(64 * kKiB, 7);
   ASSERT_TRUE(moved.ok());
-  EXPECT_EQ(tier->CheapestExtentOwners(kMiB), std::vector<uint64_t>{7});
+  EXPECT_EQ(tier->ExtentOwners(kMiB, 0), std::vector<uint64_t>{7});
   tier->SetOwner(*moved, 8);
-  EXPECT_EQ(tier->CheapestExtentOwners(kMiB), std::vector<uint64_t>{8});
+  EXPECT_EQ(tier->ExtentOwners(kMiB, 0), std::vector<uint64_t>{8});
 }
 
 TEST(HostTierDeath, FreeingTwiceAborts) {
@@ -155,7 +155,7 @@ TEST(HostTier, AgreesWithANaiveModel) {
       if (!slot.ok()) {
         ASSERT_EQ(slot.status().code(), absl::StatusCode::kResourceExhausted);
         // Emptying the extent it names must help.
-        const std::vector<uint64_t> owners = tier->CheapestExtentOwners(bytes);
+        const std::vector<uint64_t> owners = tier->ExtentOwners(bytes, 0);
         if (owners.empty()) {
           ASSERT_TRUE(tier->SameClass(held.begin()->second.slot, bytes));
           ASSERT_NO_FATAL_FAILURE(release(held.begin()->first));

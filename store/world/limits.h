@@ -80,6 +80,10 @@ inline constexpr uint32_t kDrainMs = 20'000;
 // Blocks that wait to be written. At 1 MiB a block this is the gap between a burst and the SSD's
 // speed.
 inline constexpr uint32_t kMoverQueueMax = 4096;
+// A promotion that finds host memory full of pinned blocks tries again: what is being sent is
+// unpinned within milliseconds, what is leased is not. Half a second in all.
+inline constexpr uint32_t kPromoteRetryMs = 5;
+inline constexpr uint32_t kPromoteAttemptsMax = 100;
 // One append: large enough that the sync is a small part of it, small enough that it does not hold
 // up a durable put for long.
 inline constexpr uint64_t kMoverBatchBytes = 32ull << 20;

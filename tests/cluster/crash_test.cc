@@ -3,6 +3,7 @@
 // was not is there whole or not at all.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
@@ -64,20 +65,22 @@ struct Writer {
   }
 };
 
-enum class Found { kRight, kMissing, kWrong };
+constexpr const char* kRight = "right";
+constexpr const char* kWrong = "wrong bytes";
 
-Found Check(const sdk::Client& client, uint64_t n) {
+// kRight, kWrong, or why the value could not be had.
+std::string Check(const sdk::Client& client, uint64_t n) {
   const std::vector<uint8_t> expected = Value(n);
   std::vector<uint8_t> bytes(expected.size() + 1, 0xee);
   const sdk::GetItem item{client.KeyOf(Name(n)), bytes.data(), bytes.size()};
   auto request = client.Get(std::span<const sdk::GetItem>(&item, 1));
-  if (!request) return Found::kMissing;
+  if (!request) return request.text();
   request->Wait();
   const sdk::Item result = request->items()[0];
-  if (result.code != KEDGE_OK) return Found::kMissing;
-  if (result.bytes != expected.size()) return Found::kWrong;
-  return std::equal(expected.begin(), expected.end(), bytes.begin()) ? Found::kRight
-                                                                     : Found::kWrong;
+  if (result.code != KEDGE_OK) return kedge_code_name(result.code) + (": " + request->text());
+  const bool same = result.bytes == expected.size() &&
+                    std::equal(expected.begin(), expected.end(), bytes.begin());
+  return same ? kRight : kWrong;
 }
 
 // The client reconnects by itself; this only waits for it.
@@ -120,23 +123,23 @@ TEST(Crash, AHundredKillsDuringPutsLoseNothingAcknowledged) {
 
     kills_with_puts += writer.acknowledged.empty() ? 0 : 1;
     for (uint64_t n : writer.acknowledged) {
-      ASSERT_EQ(Check(*client, n), Found::kRight)
+      ASSERT_EQ(Check(*client, n), kRight)
           << "value " << n << ", acknowledged before kill " << kill;
     }
     for (uint64_t n = next; n < writer.next; ++n) {
-      ASSERT_NE(Check(*client, n), Found::kWrong)
+      ASSERT_NE(Check(*client, n), kWrong)
           << "value " << n << ", acknowledged or not, kill " << kill;
     }
     acknowledged.insert(acknowledged.end(), writer.acknowledged.begin(), writer.acknowledged.end());
     for (int sample = 0; sample < 4 && !acknowledged.empty(); ++sample) {
       const uint64_t n = acknowledged[random.Below(acknowledged.size())];
-      ASSERT_EQ(Check(*client, n), Found::kRight) << "value " << n << ", kill " << kill;
+      ASSERT_EQ(Check(*client, n), kRight) << "value " << n << ", kill " << kill;
     }
     next = writer.next;
   }
   EXPECT_GT(kills_with_puts, kKills / 2) << "too few puts ran for the kills to mean anything";
   for (uint64_t n : acknowledged)
-    ASSERT_EQ(Check(*client, n), Found::kRight) << "value " << n << ", at the end";
+    ASSERT_EQ(Check(*client, n), kRight) << "value " << n << ", at the end";
   RecordProperty("acknowledged", std::to_string(acknowledged.size()));
 }
 
