@@ -75,6 +75,7 @@ struct NodeStatus {
   bool draining = false;
   std::vector<std::string> reasons;  // why the health is not OK
   int64_t uptime_ms = 0;
+  int64_t last_sweep_ms = 0;         // of the node's clock
   uint64_t epoch = 0;
   uint64_t sessions = 0;
   uint64_t leases = 0;

@@ -13,6 +13,8 @@ namespace {
 
 // Shares above which an operator should look.
 constexpr double kUnsavedShareWarn = 0.5;
+// A loop that did not sweep for so long hangs or starves.
+constexpr int64_t kSweepLateMs = 5'000;
 
 }  // namespace
 
@@ -21,6 +23,7 @@ NodeStatus Node::Status() const {
   status.node_id = options_.node_id;
   status.draining = draining();
   status.uptime_ms = clock_.NowMs() - started_ms_;
+  status.last_sweep_ms = metrics_.last_sweep_ms.load(std::memory_order_acquire);
   status.epoch = options_.epoch;
   status.sessions = metrics_.sessions.load(std::memory_order_relaxed);
   status.leases = metrics_.leases.load(std::memory_order_relaxed);
@@ -33,6 +36,11 @@ NodeStatus Node::Status() const {
   if (ssd_ != nullptr) {
     status.ssd_capacity_bytes = ssd_->capacity_bytes();
     status.ssd_used_bytes = ssd_->used_bytes();
+  }
+  const int64_t since_sweep_ms =
+      clock_.NowMs() - std::max(status.last_sweep_ms, started_ms_);
+  if (since_sweep_ms > kSweepLateMs) {
+    status.reasons.push_back(absl::StrCat("loop: no sweep for ", since_sweep_ms, " ms"));
   }
   if (mover_->resting()) {
     status.reasons.push_back(absl::StrCat("ssd: writes fail, ", mover_->write_failures(), " so far"));

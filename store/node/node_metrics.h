@@ -53,6 +53,7 @@ class NodeMetrics {
   std::atomic<uint64_t> leased_blocks{0};
   std::atomic<uint64_t> puts_open{0};
   std::atomic<uint64_t> gets_running{0};
+  std::atomic<int64_t> last_sweep_ms{0};  // of the node's clock: the loop lives
 
  private:
   static constexpr int kCodes = kResultCodeMax + 1;

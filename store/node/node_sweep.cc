@@ -18,6 +18,7 @@ void Node::Sweep() {
   SweepSessions(now_ms);
   StepDrain(now_ms);
   UpdateGauges();
+  metrics_.last_sweep_ms.store(now_ms, std::memory_order_release);
 }
 
 void Node::SweepSlots(int64_t now_ms) {
