@@ -4,8 +4,9 @@
     tests/golden/make_golden.py        rewrites tests/golden/data
 
 The forward pass is written here from the definition of the architectures, in plain PyTorch and
-fp32, so that it shares no code with the runner. Needs Debian's python3-torch. Weights come from a seeded
-NumPy generator: the checkpoints are the same bytes on every machine, the logits up to rounding.
+fp32, so that it shares no code with the runner. Needs Debian's python3-torch. Weights come from a
+seeded NumPy generator: the checkpoints are the same bytes on every machine, the logits up to
+rounding.
 """
 
 import json
