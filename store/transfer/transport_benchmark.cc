@@ -2,7 +2,7 @@
 //
 //   transport_benchmark serve ADDRESS [--digest]     prints the bound address, serves until it is killed
 //   transport_benchmark stream ADDRESS [SECONDS]     bulk messages out of a working set of 1 GiB; the receiver copies each
-//                                                    into another 1 GiB (and digests the copy's source with --digest)
+//                                                    into another 1 GiB (and digests it first with --digest)
 //   transport_benchmark fetch ADDRESS [SECONDS]      the same the other way: the server streams, this process copies
 //   transport_benchmark pingpong ADDRESS BYTES       round trips: a request without payload, an answer with BYTES of it
 //   transport_benchmark idle ADDRESS [SECONDS]       connects and does nothing; prints the processor time it took
@@ -24,6 +24,7 @@
 #include <utility>
 #include <vector>
 
+#include "store/transfer/stream_copy.h"
 #include "store/transfer/transport_ucx.h"
 #include "store/world/clock.h"
 #include "store/world/executor.h"
@@ -81,7 +82,7 @@ class Bench final : public TransportHandler {
         Answer(c, h.number);
         break;
       case kAnswer:
-        std::memcpy(set_ + Next(payload.size()), payload.data(), payload.size());
+        StreamCopy(set_ + Next(payload.size()), payload.data(), payload.size());
         [[fallthrough]];
       case kFlushed: {
         std::lock_guard lock(mutex_);
@@ -122,11 +123,11 @@ class Bench final : public TransportHandler {
   }
   void Copy(std::span<const uint8_t> payload) {
     uint8_t* const to = set_ + Next(payload.size());
-    std::memcpy(to, payload.data(), payload.size());
     if (digest_) {
       const XXH128_hash_t hash = XXH3_128bits(payload.data(), payload.size());
       sum_ ^= hash.low64;
     }
+    StreamCopy(to, payload.data(), payload.size());
     copied_bytes += payload.size();
   }
   // In as many messages as it takes.

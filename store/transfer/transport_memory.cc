@@ -41,6 +41,13 @@ absl::StatusOr<std::string> NameOf(const std::string& address) {
   return address.substr(kScheme.size());
 }
 
+// Stands in for a listener that is not there. It keeps nothing: what it kept would keep it.
+std::shared_ptr<MemoryInbox> NobodysInbox() {
+  auto inbox = std::make_shared<MemoryInbox>();
+  inbox->CloseForGood();
+  return inbox;
+}
+
 class MemoryTransport;
 
 class MemoryConnection final : public Connection {
@@ -219,8 +226,7 @@ absl::StatusOr<Connection*> MemoryTransport::Connect(const std::string& address)
     std::lock_guard lock(network_->mutex);
     const auto it = network_->listeners.find(*name);
     found = it != network_->listeners.end();
-    // An inbox that nobody reads stands in for a listener that is not there.
-    std::shared_ptr<MemoryInbox> acceptor = found ? it->second : std::make_shared<MemoryInbox>();
+    std::shared_ptr<MemoryInbox> acceptor = found ? it->second : NobodysInbox();
     link = std::make_shared<MemoryLink>(network_->faults, ++network_->links_made, inbox_,
                                         std::move(acceptor));
   }
