@@ -7,8 +7,8 @@
 namespace kedge {
 namespace {
 
-// Runs of one shard that an eviction looks at. Past this the caller is told that there is nothing: a walk over
-// tens of thousands of runs would hold up everybody else in the shard.
+// Runs of one shard that an eviction looks at. Past this the caller is told that there is nothing:
+// a walk over tens of thousands of runs would hold up everybody else in the shard.
 constexpr uint32_t kVictimRunsMax = 1024;
 
 uint64_t KeyWord(const BlockKey& key) {
@@ -370,10 +370,17 @@ void BlockMap::DropDamaged(const BlockRef& ref) {
     const std::lock_guard<std::mutex> lock(shard.mutex);
     Entry& entry = shard.entries[index];
     if ((entry.flags & kLive) == 0) return;
-    rest = NewBlock{entry.key,         entry.root,        entry.placement,
-                    entry.payload_bytes, entry.header_bytes, entry.chain_depth,
-                    entry.variant,     entry.fidelity,    HostSlot{},
-                    entry.ssd(),       false};
+    rest = NewBlock{entry.key,
+                    entry.root,
+                    entry.placement,
+                    entry.payload_bytes,
+                    entry.header_bytes,
+                    entry.chain_depth,
+                    entry.variant,
+                    entry.fidelity,
+                    HostSlot{},
+                    entry.ssd(),
+                    false};
     ReleaseSsd(shard, index);
     Leave(shard, index, ResultCode::kCorrupt);
   }

@@ -1,13 +1,15 @@
 // What this node holds: (key, variant) -> where the bytes are, and who is using them.
 //
-// Sharded by placement id, so that the blocks of a run share a shard and no lock is shared by all requests. A shard
-// has its entries in a slab, found by key through hash chains, and a prefix index over those that are in host memory.
-// Lookup, pin and unpin take one shard's lock for some tens of instructions and do not allocate. An entry with all its shares of the
-// tables is below 256 bytes (block_map_test measures it).
+// Sharded by placement id, so that the blocks of a run share a shard and no lock is shared by all
+// requests. A shard has its entries in a slab, found by key through hash chains, and a prefix index
+// over those that are in host memory. Lookup, pin and unpin take one shard's lock for some tens of
+// instructions and do not allocate. An entry with all its shares of the tables is below 256 bytes
+// (block_map_test measures it).
 //
-// An entry lives while a tier holds the block. Its key, variant, sizes and root digest never change. While it is *pinned*
-// (BlockRef) its host copy stays where it is. A pinned block that is removed is out of sight at once and gone with
-// its last pin. What leaves is remembered for a while with the reason (gone_set.h).
+// An entry lives while a tier holds the block. Its key, variant, sizes and root digest never
+// change. While it is *pinned* (BlockRef) its host copy stays where it is. A pinned block that is
+// removed is out of sight at once and gone with its last pin. What leaves is remembered for a while
+// with the reason (gone_set.h).
 //
 // Thread-safe. The map owns the host slots that were given to it.
 #pragma once
@@ -34,7 +36,8 @@
 
 namespace kedge {
 
-// Shard and slab index of an entry. Meaningful to the map only, and for others while the block is pinned.
+// Shard and slab index of an entry. Meaningful to the map only, and for others while the block is
+// pinned.
 using BlockId = uint32_t;
 inline constexpr BlockId kNoBlock = UINT32_MAX;
 
@@ -44,8 +47,7 @@ class BlockMap;
 class BlockRef {
  public:
   BlockRef() = default;
-  BlockRef(BlockRef&& other) noexcept
-      : map_(other.map_), id_(std::exchange(other.id_, kNoBlock)) {}
+  BlockRef(BlockRef&& other) noexcept : map_(other.map_), id_(std::exchange(other.id_, kNoBlock)) {}
   BlockRef& operator=(BlockRef&& other) noexcept {
     std::swap(map_, other.map_);
     std::swap(id_, other.id_);
@@ -64,7 +66,8 @@ class BlockRef {
   BlockId id_ = kNoBlock;
 };
 
-// A copy of an entry. Of a pinned block all fields stay true but `host` (a promotion may set it), `ssd`, `pins` and the flags.
+// A copy of an entry. Of a pinned block all fields stay true but `host` (a promotion may set it),
+// `ssd`, `pins` and the flags.
 struct BlockInfo {
   BlockKey key;
   Digest128 root;
@@ -114,43 +117,50 @@ class BlockMap {
   const VariantTable& variants() const { return variants_; }
 
   struct Found {
-    ResultCode code = ResultCode::kAbsent;  // kOk, or why not: kAbsent, kEvicted, kRemoved, kCorrupt, kNoVariant
-    uint8_t rank = 0;                       // index into `accepted`; 0 when that was empty
-    BlockRef ref;                           // set with kOk
-    BlockInfo info;                         // as it was when the pin was taken
+    ResultCode code =
+        ResultCode::kAbsent;  // kOk, or why not: kAbsent, kEvicted, kRemoved, kCorrupt, kNoVariant
+    uint8_t rank = 0;         // index into `accepted`; 0 when that was empty
+    BlockRef ref;             // set with kOk
+    BlockInfo info;           // as it was when the pin was taken
   };
-  // The best accepted variant of `key`, pinned. `accepted` are ids from variants().Find (kNoVariantId matches nothing), best first;
-  // empty: any lossless one, in host memory rather than on the SSD. Touching is separate, because a chain is touched tail first.
+  // The best accepted variant of `key`, pinned. `accepted` are ids from variants().Find
+  // (kNoVariantId matches nothing), best first; empty: any lossless one, in host memory rather than
+  // on the SSD. Touching is separate, because a chain is touched tail first.
   Found Lookup(const BlockKey& key, uint64_t placement, std::span<const uint16_t> accepted);
 
   // The block was used just now.
   void Touch(const BlockRef& ref);
   BlockInfo Describe(const BlockRef& ref) const;
 
-  // True: the block is in the map and `ref` pins it. False: (key, variant) is held already, `ref` pins that one, and the host slot
-  // still belongs to the caller; a location on the SSD takes the place of an older one.
+  // True: the block is in the map and `ref` pins it. False: (key, variant) is held already, `ref`
+  // pins that one, and the host slot still belongs to the caller; a location on the SSD takes the
+  // place of an older one.
   bool Insert(const NewBlock& block, BlockRef* ref);
 
   // A copy came back to host memory. False (the slot stays the caller's) when there is one already.
   bool AttachHost(const BlockRef& ref, HostSlot slot);
-  // The block was written. False when it has been removed meanwhile: the location is not kept (a tombstone follows it).
+  // The block was written. False when it has been removed meanwhile: the location is not kept (a
+  // tombstone follows it).
   bool AttachSsd(const BlockRef& ref, SsdLocation location);
   void SetUnsaved(const BlockRef& ref, bool unsaved);
   void SetLeaseUntil(const BlockRef& ref, int64_t until_ms);
-  // The copy at `location` is gone (kEvicted) or damaged (kCorrupt). With no host copy the block is gone. False: it was not there.
-  bool DropSsd(const BlockKey& key, const Variant& variant, SsdLocation location, ResultCode reason);
+  // The copy at `location` is gone (kEvicted) or damaged (kCorrupt). With no host copy the block is
+  // gone. False: it was not there.
+  bool DropSsd(const BlockKey& key, const Variant& variant, SsdLocation location,
+               ResultCode reason);
   // The host copy of a pinned block is damaged. The pins go on; new lookups see what is left.
   void DropDamaged(const BlockRef& ref);
 
-  // Takes all variants out of sight. Number of variants; 0 when none was held. `unless_pinned`: nothing happens and `*pinned` is set when one is in use.
+  // Takes all variants out of sight. Number of variants; 0 when none was held. `unless_pinned`:
+  // nothing happens and `*pinned` is set when one is in use.
   uint32_t Remove(const BlockKey& key, uint64_t placement);
   uint32_t RemoveAnywhere(const BlockKey& key, bool unless_pinned, bool* pinned);
   ResultCode WhyGone(const BlockKey& key, uint64_t placement) const;
 
   // Pins every variant of a key, whatever its placement.
   std::vector<BlockRef> FindAnywhere(const BlockKey& key);
-  // Pins blocks one by one, in no order that means anything, in slices: starts with *cursor = 0, and is done when it answers false.
-  // Blocks that come meanwhile may be missed.
+  // Pins blocks one by one, in no order that means anything, in slices: starts with *cursor = 0,
+  // and is done when it answers false. Blocks that come meanwhile may be missed.
   bool Next(uint64_t* cursor, BlockRef* ref);
 
   // --- Eviction from host memory (policy: store/tier/host_room.h)
@@ -164,27 +174,29 @@ class BlockMap {
   // The first such block whose slot `fits`.
   std::optional<Victim> Coldest(absl::FunctionRef<bool(HostSlot)> fits);
   bool Evictable(BlockId id) const;
-  // Drops the host copy. With none on the SSD the block is gone and recorded as evicted. False: pinned, or not there any more.
+  // Drops the host copy. With none on the SSD the block is gone and recorded as evicted. False:
+  // pinned, or not there any more.
   bool EvictHost(BlockId id);
 
   struct Stats {
-    uint64_t blocks = 0;          // visible (key, variant)
+    uint64_t blocks = 0;  // visible (key, variant)
     uint64_t host_blocks = 0;
-    uint64_t host_bytes = 0;      // of images
+    uint64_t host_bytes = 0;  // of images
     uint64_t ssd_blocks = 0;
     uint64_t ssd_bytes = 0;
     uint64_t pinned_blocks = 0;
-    uint64_t demoted_blocks = 0;  // left host memory, stayed on the SSD
+    uint64_t demoted_blocks = 0;       // left host memory, stayed on the SSD
     uint64_t evicted_host_blocks = 0;  // left host memory and the node
     uint64_t evicted_host_bytes = 0;
-    uint64_t evicted_ssd_blocks = 0;   // left the SSD
+    uint64_t evicted_ssd_blocks = 0;  // left the SSD
     uint64_t evicted_ssd_bytes = 0;
     uint64_t removed_blocks = 0;
-    uint64_t memory_bytes = 0;    // of all tables
+    uint64_t memory_bytes = 0;  // of all tables
   };
   Stats stats() const;
 
-  // Gives a block without host memory its place in the eviction order, so that a test can count what a block costs without the memory of 100,000 slots.
+  // Gives a block without host memory its place in the eviction order, so that a test can count
+  // what a block costs without the memory of 100,000 slots.
   void CountAsInHostForTest(const BlockRef& ref);
 
  private:

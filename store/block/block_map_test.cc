@@ -57,9 +57,7 @@ class BlockMapTest : public testing::Test {
     EXPECT_TRUE(map_.Insert(block, &ref));
     return ref;
   }
-  ResultCode CodeOf(uint64_t number) {
-    return map_.Lookup(KeyOf(number), number / 32, {}).code;
-  }
+  ResultCode CodeOf(uint64_t number) { return map_.Lookup(KeyOf(number), number / 32, {}).code; }
 
   std::unique_ptr<HostTier> host_;
   BlockMap map_;
@@ -188,7 +186,8 @@ TEST_F(BlockMapTest, ReadingDoesNotAllocate) {
   EXPECT_EQ(allocations, before);
 }
 
-// The bar: 256 bytes of index a block, all tables together, whether blocks share runs or stand alone.
+// The bar: 256 bytes of index a block, all tables together, whether blocks share runs or
+// stand alone.
 TEST_F(BlockMapTest, ABlockCostsAtMost256BytesOfIndex) {
   for (const uint64_t run_blocks : {1, 32}) {
     BlockMap map(*host_);
@@ -229,7 +228,9 @@ TEST_F(BlockMapTest, ThreadsMayDoEverythingAtOnce) {
         case 1:
           if (const auto victim = map_.Coldest()) map_.EvictHost(victim->id);
           break;
-        case 2: map_.Remove(KeyOf(number), number / 32); break;
+        case 2:
+          map_.Remove(KeyOf(number), number / 32);
+          break;
         case 3: {
           BlockMap::Found found = map_.Lookup(KeyOf(number), number / 32, {});
           if (!found.ref) break;
@@ -237,7 +238,9 @@ TEST_F(BlockMapTest, ThreadsMayDoEverythingAtOnce) {
           EXPECT_EQ(map_.Describe(found.ref).host, found.info.host);
           break;
         }
-        case 4: map_.FindAnywhere(KeyOf(number)); break;
+        case 4:
+          map_.FindAnywhere(KeyOf(number));
+          break;
       }
     }
   };

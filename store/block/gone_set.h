@@ -1,7 +1,8 @@
 // Why a key is not held any more, for as long as memory allows.
 //
-// A fixed table of 64-bit marks: 61 bits of the key and three of the reason. A new mark takes the place of an old one
-// of the same bucket, so the answer may be "not known" but is wrong only when 61 bits of two keys agree. Not thread-safe.
+// A fixed table of 64-bit marks: 61 bits of the key and three of the reason. A new mark takes the
+// place of an old one of the same bucket, so the answer may be "not known" but is wrong only when
+// 61 bits of two keys agree. Not thread-safe.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
-// Leases: pins with an end. A leased block is neither evicted nor moved until the lease is released, its session ends, or its time is up.
+// Leases: pins with an end. A leased block is neither evicted nor moved until the lease is
+// released, its session ends, or its time is up.
 //
 // Belongs to one thread (the node's loop). Time is an argument.
 #pragma once
@@ -24,7 +25,8 @@ class LeaseTable {
   // Ids are drawn from `seed`; a session cannot guess another one's.
   LeaseTable(Limits limits, uint64_t seed) : limits_(limits), random_(seed) {}
 
-  // Takes the pins. 0 when a limit is reached or there is nothing to pin: then the pins are given back.
+  // Takes the pins. 0 when a limit is reached or there is nothing to pin: then the pins are given
+  // back.
   uint64_t Grant(uint64_t session, std::vector<BlockRef> blocks, int64_t until_ms);
   // kOk; kAbsent when it ended already; kDenied for another session's lease.
   ResultCode Release(uint64_t session, uint64_t lease);
@@ -46,7 +48,7 @@ class LeaseTable {
   const Limits limits_;
   Random random_;
   absl::flat_hash_map<uint64_t, Lease> leases_;
-  std::multimap<int64_t, uint64_t> by_end_;                      // until_ms -> lease
+  std::multimap<int64_t, uint64_t> by_end_;  // until_ms -> lease
   absl::flat_hash_map<uint64_t, std::vector<uint64_t>> by_session_;
   uint64_t blocks_ = 0;
 };

@@ -1,12 +1,14 @@
 // Which host block goes next: blocks by run, runs by last use.
 //
-// A *run* is what shares a placement id: up to 32 blocks of one chain (or one opaque value). Runs stand in a list by last
-// use; the victim is taken from the coldest run, and inside the run the deepest block first, because a chain without its
-// tail is a shorter prefix and a chain without its head is nothing. Whoever touches a chain of several runs touches its
-// tail first, so that its head is the most recent.
+// A *run* is what shares a placement id: up to 32 blocks of one chain (or one opaque value). Runs
+// stand in a list by last use; the victim is taken from the coldest run, and inside the run the
+// deepest block first, because a chain without its tail is a shorter prefix and a chain without its
+// head is nothing. Whoever touches a chain of several runs touches its tail first, so that its head
+// is the most recent.
 //
-// One for each shard of the block map, under the shard's lock. Not thread-safe. Touch and Victim do not allocate.
-// prefix_index_naive.h is the same in 60 plain lines; the test holds the two side by side.
+// One for each shard of the block map, under the shard's lock. Not thread-safe. Touch and Victim do
+// not allocate. prefix_index_naive.h is the same in 60 plain lines; the test holds the two side by
+// side.
 #pragma once
 
 #include <cstdint>
@@ -29,19 +31,21 @@ class PrefixIndex {
 
   PrefixIndex();
 
-  // `tick` grows with every use; it stands for the time. `id` must not be in the index; ids are small (they index a slab).
+  // `tick` grows with every use; it stands for the time. `id` must not be in the index; ids are
+  // small (they index a slab).
   void Insert(uint32_t id, uint64_t placement, uint32_t depth, uint64_t tick);
   void Erase(uint32_t id);
-  // The block's run becomes the most recently used one. No effect on an id that is not in the index.
+  // The block's run becomes the most recently used one. No effect on an id that is not in the
+  // index.
   void Touch(uint32_t id, uint64_t tick);
   bool Contains(uint32_t id) const;
 
   // Last use of the coldest run; UINT64_MAX when the index is empty.
   uint64_t coldest_tick() const;
 
-  // The first block that `judge` takes, coldest run first, deepest block first; it stays in the index. Looks at no more than
-  // `runs_max` runs. A run whose blocks are all busy is in use: it moves to the recent end, so that pinned runs are not walked
-  // over again and again.
+  // The first block that `judge` takes, coldest run first, deepest block first; it stays in the
+  // index. Looks at no more than `runs_max` runs. A run whose blocks are all busy is in use: it
+  // moves to the recent end, so that pinned runs are not walked over again and again.
   std::optional<uint32_t> Victim(Judge judge, uint64_t tick, uint32_t runs_max);
 
   size_t blocks() const { return blocks_; }
@@ -49,7 +53,8 @@ class PrefixIndex {
   size_t memory_bytes() const;
 
   // A block is put in its place by depth within this many steps from the deep end; a run with more
-  // blocks than that was made by somebody who does not follow the chain rule, and gets an approximate order.
+  // blocks than that was made by somebody who does not follow the chain rule, and gets an
+  // approximate order.
   static constexpr uint32_t kInsertStepsMax = 64;
 
  private:

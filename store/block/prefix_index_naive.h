@@ -1,4 +1,5 @@
-// The prefix index as plainly as it can be said: the model that prefix_index_test holds the real one against.
+// The prefix index as plainly as it can be said: the model that prefix_index_test holds the real
+// one against.
 #pragma once
 
 #include <algorithm>

@@ -1,7 +1,8 @@
-// Records by 32-bit index, in chunks that never move. Freed indices are used again. Not thread-safe.
+// Records by 32-bit index, in chunks that never move. Freed indices are used again. Not
+// thread-safe.
 //
-// An index is half a pointer, and a chunk is allocated for 512 records at once, so adding one seldom allocates and looking
-// one up never does.
+// An index is half a pointer, and a chunk is allocated for 512 records at once, so adding one
+// seldom allocates and looking one up never does.
 #pragma once
 
 #include <cstddef>
@@ -19,7 +20,9 @@ class Slab {
   static constexpr uint32_t kChunkBits = 9;
   static constexpr uint32_t kChunkRecords = 1u << kChunkBits;
 
-  T& operator[](uint32_t index) { return chunks_[index >> kChunkBits][index & (kChunkRecords - 1)]; }
+  T& operator[](uint32_t index) {
+    return chunks_[index >> kChunkBits][index & (kChunkRecords - 1)];
+  }
   const T& operator[](uint32_t index) const {
     return chunks_[index >> kChunkBits][index & (kChunkRecords - 1)];
   }
@@ -37,7 +40,8 @@ class Slab {
   }
   void Free(uint32_t index) { free_.push_back(index); }
 
-  // Makes `index` valid without counting it as used: for records that share the index of another slab.
+  // Makes `index` valid without counting it as used: for records that share the index of another
+  // slab.
   void Reach(uint32_t index) {
     while ((index >> kChunkBits) >= chunks_.size()) {
       chunks_.push_back(std::make_unique<T[]>(kChunkRecords));

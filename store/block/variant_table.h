@@ -1,6 +1,8 @@
-// Names of variants as 16-bit numbers, so that an entry of the block map does not carry 48 bytes of name.
+// Names of variants as 16-bit numbers, so that an entry of the block map does not carry 48 bytes of
+// name.
 //
-// Grows only: an installation uses a handful of codec chains. Find takes no lock and does not allocate; any thread.
+// Grows only: an installation uses a handful of codec chains. Find takes no lock and does not
+// allocate; any thread.
 #pragma once
 
 #include <array>
@@ -31,8 +33,9 @@ class VariantTable {
   static size_t PlaceOf(const Variant& variant);
 
   std::array<Variant, kNamesMax> names_{};
-  std::array<std::atomic<uint16_t>, kPlaces> places_{};  // id + 1; 0: free. Set after the name is written
-  std::mutex mutex_;                                     // of Intern
+  std::array<std::atomic<uint16_t>, kPlaces>
+      places_{};      // id + 1; 0: free. Set after the name is written
+  std::mutex mutex_;  // of Intern
   uint16_t count_ = 0;
 };
 

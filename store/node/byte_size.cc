@@ -12,14 +12,14 @@ struct Unit {
   std::string_view name;
   double bytes;
 };
-constexpr Unit kUnits[] = {{"", 1},        {"B", 1},          {"KiB", 0x1p10}, {"MiB", 0x1p20},
-                           {"GiB", 0x1p30}, {"TiB", 0x1p40},  {"kB", 1e3},     {"KB", 1e3},
-                           {"MB", 1e6},    {"GB", 1e9},       {"TB", 1e12}};
+constexpr Unit kUnits[] = {{"", 1},         {"B", 1},        {"KiB", 0x1p10}, {"MiB", 0x1p20},
+                           {"GiB", 0x1p30}, {"TiB", 0x1p40}, {"kB", 1e3},     {"KB", 1e3},
+                           {"MB", 1e6},     {"GB", 1e9},     {"TB", 1e12}};
 
 absl::Status Wrong(std::string_view text) {
-  return absl::InvalidArgumentError(
-      absl::StrCat("'", std::string(text),
-                   "' is not a size: expected a number and B, KiB, MiB, GiB, TiB, kB, MB, GB or TB"));
+  return absl::InvalidArgumentError(absl::StrCat(
+      "'", std::string(text),
+      "' is not a size: expected a number and B, KiB, MiB, GiB, TiB, kB, MB, GB or TB"));
 }
 
 }  // namespace

@@ -48,7 +48,8 @@ const std::vector<Field>& Fields() {
   static const auto* const fields = new std::vector<Field>{
       {"node_id", Text{&Config::node_id}, "Name of this node, in status and membership"},
       {"listen", Texts{&Config::listen},
-       "Data address: tcp://HOST:PORT or shm://HOST:PORT; may be repeated; port 0 lets the kernel choose. "
+       "Data address: tcp://HOST:PORT or shm://HOST:PORT; may be repeated; port 0 lets the kernel "
+       "choose. "
        "UCX over TCP is for trusted networks only"},
       {"control", Text{&Config::control}, "Address of the gRPC control and health services"},
       {"metrics", Text{&Config::metrics}, "Address of /metrics for Prometheus; empty: none"},
@@ -57,7 +58,8 @@ const std::vector<Field>& Fields() {
       {"ssd_capacity", Size{&Config::ssd_capacity}, "Bytes of the SSD tier"},
       {"ssd_segment", Size{&Config::ssd_segment}, "Bytes of one segment file"},
       {"durability", Choice{&Config::durability, {"host", "ssd"}},
-       "What an acknowledged put means when the client does not say: in host memory, or synced to the SSD"},
+       "What an acknowledged put means when the client does not say: in host memory, or synced to "
+       "the SSD"},
       {"lease_max_ms", Number{&Config::lease_max_ms, 1, 3'600'000}, "Longest lease"},
       {"put_idle_ms", Number{&Config::put_idle_ms, 10 * kPutSweepMs, 3'600'000},
        "A put without traffic for so long is dropped"},
@@ -65,8 +67,7 @@ const std::vector<Field>& Fields() {
       {"drain_ms", Number{&Config::drain_ms, 0, 3'600'000},
        "After SIGTERM: time to finish puts and to write what is unsaved"},
       {"threads", Number{&Config::threads, 1, 256}, "Threads for the SSD"},
-      {"log_level",
-       Choice{&Config::log_level, {"trace", "debug", "info", "warn", "error", "off"}},
+      {"log_level", Choice{&Config::log_level, {"trace", "debug", "info", "warn", "error", "off"}},
        "Of the log on standard error"},
   };
   return *fields;
@@ -100,8 +101,8 @@ struct Setter {
       if (std::all_of(value.begin(), value.end(), [](char c) { return c >= ' ' && c <= '~'; })) {
         continue;
       }
-      return absl::InvalidArgumentError(absl::StrCat(
-          "'", absl::CEscape(value), "' has a character that is not printable ASCII"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("'", absl::CEscape(value), "' has a character that is not printable ASCII"));
     }
     return absl::OkStatus();
   }
@@ -116,8 +117,8 @@ struct Setter {
     if (absl::Status status = One(); !status.ok()) return status;
     uint64_t value = 0;
     if (!absl::SimpleAtoi(values[0], &value) || value < kind.min || value > kind.max) {
-      return absl::InvalidArgumentError(absl::StrCat("'", values[0], "' is not a number in [",
-                                                     kind.min, ", ", kind.max, "]"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("'", values[0], "' is not a number in [", kind.min, ", ", kind.max, "]"));
     }
     config->*kind.field = value;
     return absl::OkStatus();
@@ -133,8 +134,7 @@ struct Setter {
     if (std::find(kind.values.begin(), kind.values.end(), values[0]) == kind.values.end()) {
       std::string known;
       for (const std::string& value : kind.values) absl::StrAppend(&known, " ", value);
-      return absl::InvalidArgumentError(
-          absl::StrCat("'", values[0], "' is none of:", known));
+      return absl::InvalidArgumentError(absl::StrCat("'", values[0], "' is none of:", known));
     }
     config->*kind.field = values[0];
     return absl::OkStatus();
@@ -189,12 +189,11 @@ absl::Status ApplyNode(const YAML::Node& root, Config* config) {
   if (!root.IsMap()) return absl::InvalidArgumentError("config: the file is not a map of fields");
   for (const auto& entry : root) {
     if (!entry.first.IsScalar()) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "config line ", entry.first.Mark().line + 1, ": a field's name is not a text"));
+      return absl::InvalidArgumentError(absl::StrCat("config line ", entry.first.Mark().line + 1,
+                                                     ": a field's name is not a text"));
     }
     const std::string& name = entry.first.Scalar();
-    const std::string where =
-        absl::StrCat("config line ", entry.first.Mark().line + 1, ": ", name);
+    const std::string where = absl::StrCat("config line ", entry.first.Mark().line + 1, ": ", name);
     const Field* field = FindField(name);
     if (field == nullptr) {
       return absl::InvalidArgumentError(absl::StrCat(where, ": unknown field"));
@@ -223,16 +222,16 @@ absl::Status ApplyNode(const YAML::Node& root, Config* config) {
 
 absl::Status ApplyYaml(std::string_view text, Config* config) {
   if (text.size() > kFileBytesMax) {
-    return absl::InvalidArgumentError(absl::StrCat("config: ", text.size(),
-                                                   " bytes, more than ", kFileBytesMax));
+    return absl::InvalidArgumentError(
+        absl::StrCat("config: ", text.size(), " bytes, more than ", kFileBytesMax));
   }
   Config changed = *config;
   try {
     const absl::Status status = ApplyNode(YAML::Load(std::string(text)), &changed);
     if (!status.ok()) return status;
   } catch (const YAML::Exception& error) {
-    return absl::InvalidArgumentError(absl::StrCat("config line ", error.mark.line + 1, ": ",
-                                                   error.msg));
+    return absl::InvalidArgumentError(
+        absl::StrCat("config line ", error.mark.line + 1, ": ", error.msg));
   }
   *config = changed;
   return absl::OkStatus();
@@ -243,10 +242,11 @@ absl::Status CheckConfig(const Config& config) {
     const size_t scheme = address.find("://");
     const std::string name = address.substr(0, scheme);
     if (scheme == std::string::npos || (name != "tcp" && name != "shm")) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "listen: '", address, "' is neither tcp://HOST:PORT nor shm://HOST:PORT"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("listen: '", address, "' is neither tcp://HOST:PORT nor shm://HOST:PORT"));
     }
-    const absl::Status status = CheckHostPort("listen", std::string_view(address).substr(scheme + 3));
+    const absl::Status status =
+        CheckHostPort("listen", std::string_view(address).substr(scheme + 3));
     if (!status.ok()) return status;
   }
   if (absl::Status status = CheckHostPort("control", config.control); !status.ok()) return status;

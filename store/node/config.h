@@ -1,7 +1,9 @@
-// How a kedged is told what to be: flags over a YAML file over defaults, checked once, printed by --print-config.
+// How a kedged is told what to be: flags over a YAML file over defaults, checked once, printed by
+// --print-config.
 //
-// A field has one name: `host_capacity` in the file is `--host-capacity` on the command line. Every error names the field, where it was
-// set and its value. Nothing here opens a socket or makes a directory.
+// A field has one name: `host_capacity` in the file is `--host-capacity` on the command line. Every
+// error names the field, where it was set and its value. Nothing here opens a socket or makes a
+// directory.
 #pragma once
 
 #include <cstdint>
@@ -20,22 +22,22 @@ struct Config {
   std::string control = "127.0.0.1:7421";
   std::string metrics = "127.0.0.1:7422";  // empty: no metrics
   uint64_t host_capacity = 1ull << 30;
-  std::string ssd_path;                    // empty: no SSD tier
+  std::string ssd_path;  // empty: no SSD tier
   uint64_t ssd_capacity = 16ull << 30;
   uint64_t ssd_segment = 256ull << 20;
-  std::string durability = "host";         // of puts that leave it to the node: "host" or "ssd"
+  std::string durability = "host";  // of puts that leave it to the node: "host" or "ssd"
   uint64_t lease_max_ms = 60'000;
   uint64_t put_idle_ms = 10'000;
   uint64_t sessions_max = 4096;
   uint64_t drain_ms = 20'000;
-  uint64_t threads = 4;                    // of the executor: SSD reads and writes
+  uint64_t threads = 4;  // of the executor: SSD reads and writes
   std::string log_level = "info";
 
   friend bool operator==(const Config&, const Config&) = default;
 };
 
-// What a file says, over what `config` says. INVALID_ARGUMENT naming line, field and value: not YAML, not a map, an unknown field,
-// a value of a wrong kind.
+// What a file says, over what `config` says. INVALID_ARGUMENT naming line, field and value: not
+// YAML, not a map, an unknown field, a value of a wrong kind.
 absl::Status ApplyYaml(std::string_view text, Config* config);
 // Do the fields make sense, alone and together?
 absl::Status CheckConfig(const Config& config);
@@ -45,7 +47,7 @@ std::string ToYaml(const Config& config);
 struct CommandLine {
   Config config;
   bool print_config = false;
-  bool stop = false;   // --help or --version: print `text` and exit with 0
+  bool stop = false;  // --help or --version: print `text` and exit with 0
   std::string text;
 };
 // Flags, and the file that --config names (read by `read_file`).

@@ -1,4 +1,5 @@
-// A configuration file may hold anything: it is refused with a reason, or read; what was read prints as a file that reads the same.
+// A configuration file may hold anything: it is refused with a reason, or read; what was read
+// prints as a file that reads the same.
 
 #include <cstdint>
 #include <cstdlib>

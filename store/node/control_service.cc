@@ -135,8 +135,9 @@ class Service final : public pb::Control::Service {
     if (!key.ok()) return ToGrpc(key.status());
     auto removed = std::make_shared<std::promise<absl::StatusOr<uint32_t>>>();
     auto result = removed->get_future();
-    node_.Remove(*key, request->force(),
-                 [removed](absl::StatusOr<uint32_t> count) { removed->set_value(std::move(count)); });
+    node_.Remove(*key, request->force(), [removed](absl::StatusOr<uint32_t> count) {
+      removed->set_value(std::move(count));
+    });
     const absl::StatusOr<uint32_t> count = result.get();
     if (!count.ok()) return ToGrpc(count.status());
     reply->set_variants(*count);
@@ -170,6 +171,7 @@ class ControlServerImpl final : public ControlServer {
     service_.set_ready_by([this](bool ready) { SetReady(ready); });
   }
   ~ControlServerImpl() override {
+    // tidy: clock, gRPC takes an absolute time
     if (server_ != nullptr) server_->Shutdown(std::chrono::system_clock::now() + kLastCalls);
   }
 

@@ -1,7 +1,8 @@
-// The node's control address: proto/control.proto and grpc.health.v1, over gRPC, with gRPC's own threads.
+// The node's control address: proto/control.proto and grpc.health.v1, over gRPC, with gRPC's own
+// threads.
 //
-// Health: "" and "liveness" serve as long as the process does; "readiness" is NOT_SERVING while the node drains. Carries no KV bytes and
-// has no authentication: bind it where operators are.
+// Health: "" and "liveness" serve as long as the process does; "readiness" is NOT_SERVING while the
+// node drains. Carries no KV bytes and has no authentication: bind it where operators are.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +16,8 @@
 namespace kedge {
 
 struct ControlOptions {
-  std::string address;          // HOST:PORT; port 0 lets the kernel choose
-  std::string data_address;     // told by Status
+  std::string address;       // HOST:PORT; port 0 lets the kernel choose
+  std::string data_address;  // told by Status
   std::string metrics_address;
   int64_t drain_ms = 20'000;
   std::function<void()> on_exit;  // Drain was called with `exit`

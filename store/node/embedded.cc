@@ -85,7 +85,7 @@ absl::Status SetOption(std::string_view name, std::string_view value, EmbeddedOp
     options->ssd_directory = std::string(value);
     return absl::OkStatus();
   }
-  uint64_t* bytes = name == "host" ? &options->host_bytes
+  uint64_t* bytes = name == "host"       ? &options->host_bytes
                     : name == "ssd_size" ? &options->ssd_bytes
                                          : nullptr;
   if (bytes == nullptr) return wrong("unknown option; known are host, ssd, ssd_size");
@@ -107,8 +107,8 @@ absl::StatusOr<EmbeddedOptions> ParseEmbeddedAddress(const std::string& address)
   EmbeddedOptions options;
   if (rest.empty()) return options;
   if (rest.front() != '?') {
-    return absl::InvalidArgumentError(absl::StrCat("embedded address: '", std::string(rest),
-                                                   "' where '?' was expected"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("embedded address: '", std::string(rest), "' where '?' was expected"));
   }
   while (!rest.empty()) {
     rest.remove_prefix(1);  // '?' or '&'
@@ -116,8 +116,8 @@ absl::StatusOr<EmbeddedOptions> ParseEmbeddedAddress(const std::string& address)
     rest.remove_prefix(option.size());
     const size_t equals = option.find('=');
     if (equals == std::string_view::npos) {
-      return absl::InvalidArgumentError(absl::StrCat("embedded address: '", std::string(option),
-                                                     "' has no '='"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("embedded address: '", std::string(option), "' has no '='"));
     }
     const absl::Status status =
         SetOption(option.substr(0, equals), option.substr(equals + 1), &options);

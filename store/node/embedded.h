@@ -17,10 +17,12 @@ struct EmbeddedOptions {
   uint64_t ssd_bytes = 1ull << 30;
 };
 
-// Parses "embedded:" or "embedded:?host=256MiB&ssd=/path&ssd_size=1GiB". InvalidArgument names the part and its value.
+// Parses "embedded:" or "embedded:?host=256MiB&ssd=/path&ssd_size=1GiB". InvalidArgument names the
+// part and its value.
 absl::StatusOr<EmbeddedOptions> ParseEmbeddedAddress(const std::string& address);
 
-// Any thread. Destruction drains the node (what was acknowledged as durable is on disk); transports made from it must be gone by then.
+// Any thread. Destruction drains the node (what was acknowledged as durable is on disk); transports
+// made from it must be gone by then.
 class EmbeddedNode {
  public:
   static absl::StatusOr<std::unique_ptr<EmbeddedNode>> Start(const EmbeddedOptions& options);

@@ -48,8 +48,8 @@ absl::Status PartRange(std::span<const uint8_t> encoded_header, uint16_t first, 
   uint64_t offset = 0;
   for (size_t part = 0; part < last; ++part) {
     if (part == first) *begin = offset;
-    offset += LoadLe<uint32_t>(encoded_header.data() + kBlockHeaderFixedBytes +
-                               part * kPartEntryBytes);
+    offset +=
+        LoadLe<uint32_t>(encoded_header.data() + kBlockHeaderFixedBytes + part * kPartEntryBytes);
   }
   *end = offset;
   return absl::OkStatus();

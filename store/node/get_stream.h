@@ -1,11 +1,12 @@
 // Answers on their way out: which bytes of which block go next on a connection.
 //
-// A *stream* is one kGet: up to 1,024 items, each a pinned block. A *sender* has the streams of one connection and keeps
-// a window of bytes under way, so that what a stopped client can hold down is bounded. Small streams go first, and bulk gets its turn
-// after every few of them; bulk streams take turns message by message. A block is unpinned when its last message has left.
+// A *stream* is one kGet: up to 1,024 items, each a pinned block. A *sender* has the streams of one
+// connection and keeps a window of bytes under way, so that what a stopped client can hold down is
+// bounded. Small streams go first, and bulk gets its turn after every few of them; bulk streams
+// take turns message by message. A block is unpinned when its last message has left.
 //
-// Plain state, no I/O: node_get.cc moves it. Streams and messages under way live in pools and are used again, so a steady stream of gets does not
-// allocate. Loop only.
+// Plain state, no I/O: node_get.cc moves it. Streams and messages under way live in pools and are
+// used again, so a steady stream of gets does not allocate. Loop only.
 #pragma once
 
 #include <cstdint>
@@ -23,10 +24,10 @@ struct Session;
 
 struct GetItemState {
   enum class Stage : uint8_t {
-    kOnSsd,      // waits for its turn to be promoted
+    kOnSsd,  // waits for its turn to be promoted
     kPromoting,
-    kReady,      // in host memory; `begin`, `end` and `image` are known
-    kDone,       // everything was handed to the transport, or it was answered without bytes
+    kReady,  // in host memory; `begin`, `end` and `image` are known
+    kDone,   // everything was handed to the transport, or it was answered without bytes
   };
   Stage stage = Stage::kDone;
   TierId tier = TierId::kNone;
@@ -51,16 +52,16 @@ struct GetStream {
   uint16_t part_begin = 0;
   uint16_t part_count = 0;
   bool in_use = false;
-  bool stopped = false;      // cancelled, past its deadline, or without a connection
-  bool queued = false;       // in a lane of its sender
+  bool stopped = false;         // cancelled, past its deadline, or without a connection
+  bool queued = false;          // in a lane of its sender
   uint32_t current = kNoIndex;  // item whose bytes are going out
-  uint32_t first_open = 0;   // items before it are done
-  uint32_t open_items = 0;   // not done
+  uint32_t first_open = 0;      // items before it are done
+  uint32_t open_items = 0;      // not done
   uint32_t promoting = 0;
-  uint32_t promoted_waiting = 0;  // being promoted, or promoted and not yet all sent: bounded
-  uint64_t promoted_bytes = 0;    // of their images
-  uint32_t under_way = 0;    // messages
-  uint64_t ready_bytes = 0;  // of ready items, not handed over
+  uint32_t promoted_waiting = 0;      // being promoted, or promoted and not yet all sent: bounded
+  uint64_t promoted_bytes = 0;        // of their images
+  uint32_t under_way = 0;             // messages
+  uint64_t ready_bytes = 0;           // of ready items, not handed over
   ResultCode code = ResultCode::kOk;  // of the request as a whole
   std::vector<GetItemState> items;
 
@@ -73,14 +74,15 @@ class GetSender {
  public:
   // A stream with at most this many bytes left is small.
   static constexpr uint64_t kSmallBytes = 256 << 10;
-  // Bulk bytes under way; small streams may use as much again on top. Some milliseconds of the wire: enough
-  // to keep it busy, little enough that what comes behind does not wait long.
+  // Bulk bytes under way; small streams may use as much again on top. Some milliseconds of the
+  // wire: enough to keep it busy, little enough that what comes behind does not wait long.
   static constexpr uint64_t kWindowBytes = 4 << 20;
   // Messages of small streams before bulk gets one.
   static constexpr uint32_t kSmallTurns = 8;
 
   void Add(uint32_t stream, uint64_t bytes);
-  // kNoIndex when nothing may be sent now. The stream that is answered leaves its lane; add it again when it has more.
+  // kNoIndex when nothing may be sent now. The stream that is answered leaves its lane; add it
+  // again when it has more.
   uint32_t Take();
   void Remove(uint32_t stream);
   bool empty() const { return small_.empty() && bulk_.empty(); }
@@ -102,8 +104,9 @@ struct MessageUnderWay {
   uint32_t bytes = 0;
 };
 
-// Sizes of the parts, from the encoded header (proto/README.md): [begin, end) of `count` parts from `first` on in the payload; count 0: to
-// the end. INVALID_ARGUMENT naming part_begin or part_count and the number of parts.
+// Sizes of the parts, from the encoded header (proto/README.md): [begin, end) of `count` parts from
+// `first` on in the payload; count 0: to the end. INVALID_ARGUMENT naming part_begin or part_count
+// and the number of parts.
 absl::Status PartRange(std::span<const uint8_t> encoded_header, uint16_t first, uint16_t count,
                        uint64_t* begin, uint64_t* end);
 

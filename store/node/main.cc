@@ -1,6 +1,8 @@
-// kedged: one node as a process. Reads its configuration, wires the parts, serves until SIGTERM or SIGINT, drains.
+// kedged: one node as a process. Reads its configuration, wires the parts, serves until SIGTERM or
+// SIGINT, drains.
 //
-// Exit status: 0 after a drain; 2 when it could not start, with one line on standard error that names the field and the value.
+// Exit status: 0 after a drain; 2 when it could not start, with one line on standard error that
+// names the field and the value.
 
 #include <pthread.h>
 #include <signal.h>
@@ -53,7 +55,8 @@ sigset_t BlockSignals() {
   return signals;
 }
 
-// The process: the world it lives in, and the node. Members are destroyed from the last to the first.
+// The process: the world it lives in, and the node. Members are destroyed from the last to the
+// first.
 class Kedged {
  public:
   explicit Kedged(Config config)
@@ -148,13 +151,12 @@ class Kedged {
     parts.make_transport = [this](TransportHandler& handler) {
       return MakeUcxTransport(handler, *executor_, clock_);
     };
-    absl::StatusOr<std::unique_ptr<Node>> node =
-        Node::Create(std::move(options), std::move(parts));
+    absl::StatusOr<std::unique_ptr<Node>> node = Node::Create(std::move(options), std::move(parts));
     if (!node.ok()) {
       const bool ssd = !config_.ssd_path.empty();
-      return absl::Status(node.status().code(),
-                          absl::StrCat(ssd ? "ssd_path " + config_.ssd_path + ": " : "",
-                                       node.status().message()));
+      return absl::Status(
+          node.status().code(),
+          absl::StrCat(ssd ? "ssd_path " + config_.ssd_path + ": " : "", node.status().message()));
     }
     node_ = *std::move(node);
     const SsdTier::RecoveryReport& recovery = node_->recovery();
@@ -189,8 +191,8 @@ int Main(int argc, char** argv) {
     return 0;
   }
   spdlog::set_default_logger(spdlog::stderr_color_mt("kedged"));
-  spdlog::set_level(spdlog::level::from_str(
-      line->config.log_level == "error" ? "err" : line->config.log_level));
+  spdlog::set_level(
+      spdlog::level::from_str(line->config.log_level == "error" ? "err" : line->config.log_level));
   const sigset_t signals = BlockSignals();
   Kedged kedged(line->config);
   if (absl::Status status = kedged.Start(); !status.ok()) return Fail(status);

@@ -29,8 +29,7 @@ class FamilyBuilder final : public MetricsVisitor {
   }
   void Histogram(std::string_view name, std::string_view help, MetricLabels labels,
                  const HistogramView& view) override {
-    prometheus::ClientMetric& metric =
-        Add(name, help, prometheus::MetricType::Histogram, labels);
+    prometheus::ClientMetric& metric = Add(name, help, prometheus::MetricType::Histogram, labels);
     uint64_t sum = 0;
     for (size_t i = 0; i < view.counts.size(); ++i) {
       sum += view.counts[i];
@@ -83,13 +82,13 @@ class MetricsServerImpl final : public MetricsServer {
     try {
       exposer_ = std::make_unique<prometheus::Exposer>(address, /*num_threads=*/1);
     } catch (const std::exception& error) {
-      return absl::AlreadyExistsError(
-          absl::StrCat("metrics: ", address, " cannot be bound; is it in use? (", error.what(), ")"));
+      return absl::AlreadyExistsError(absl::StrCat(
+          "metrics: ", address, " cannot be bound; is it in use? (", error.what(), ")"));
     }
     exposer_->RegisterCollectable(collectable_);
     const std::vector<int> ports = exposer_->GetListeningPorts();
-    address_ = absl::StrCat(address.substr(0, address.rfind(':')), ":",
-                            ports.empty() ? 0 : ports.front());
+    address_ =
+        absl::StrCat(address.substr(0, address.rfind(':')), ":", ports.empty() ? 0 : ports.front());
     return absl::OkStatus();
   }
   const std::string& address() const override { return address_; }

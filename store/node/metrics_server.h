@@ -1,4 +1,5 @@
-// /metrics for Prometheus, by prometheus-cpp: what the node's parts tell a MetricsVisitor, collected anew for each scrape.
+// /metrics for Prometheus, by prometheus-cpp: what the node's parts tell a MetricsVisitor,
+// collected anew for each scrape.
 #pragma once
 
 #include <memory>
@@ -11,7 +12,8 @@ namespace kedge {
 
 class MetricsServer {
  public:
-  // HOST:PORT; port 0 lets the kernel choose. ALREADY_EXISTS naming the address when it cannot be bound. `node` must outlive the server.
+  // HOST:PORT; port 0 lets the kernel choose. ALREADY_EXISTS naming the address when it cannot be
+  // bound. `node` must outlive the server.
   static absl::StatusOr<std::unique_ptr<MetricsServer>> Start(const Node& node,
                                                               const std::string& address);
   virtual ~MetricsServer() = default;

@@ -54,7 +54,8 @@ absl::Status Node::Open() {
     const auto on_recovered = [this](const BlockHeader& header, SsdLocation location) {
       const absl::StatusOr<uint16_t> variant = map_.variants().Intern(header.variant);
       const ImageLayout layout{header.encoded_bytes(), header.payload_bytes()};
-      if (!variant.ok() || layout.image_bytes() != uint64_t{location.pages} * kDiskPageBytes) return;
+      if (!variant.ok() || layout.image_bytes() != uint64_t{location.pages} * kDiskPageBytes)
+        return;
       NewBlock block;
       block.key = header.key;
       block.root = header.root;
@@ -192,33 +193,46 @@ bool Node::CheckSession(Session& session, const FrameHeader& header) {
 
 void Node::Dispatch(Session& session, const Frame& frame, std::span<const uint8_t> payload) {
   switch (frame.header.type) {
-    case FrameType::kHello: return OnHello(session, frame);
-    case FrameType::kMatch: return OnMatch(session, frame);
-    case FrameType::kRelease: return OnRelease(session, frame);
-    case FrameType::kGet: return OnGet(session, frame);
-    case FrameType::kCancel: return OnCancel(session, frame);
-    case FrameType::kPutBegin: return OnPutBegin(session, frame);
-    case FrameType::kChunk: return OnPutChunk(session, frame, payload);
-    case FrameType::kPutCommit: return OnPutCommit(session, frame);
-    case FrameType::kPutAbort: return OnPutAbort(session, frame);
-    case FrameType::kRemove: return OnRemove(session, frame);
+    case FrameType::kHello:
+      return OnHello(session, frame);
+    case FrameType::kMatch:
+      return OnMatch(session, frame);
+    case FrameType::kRelease:
+      return OnRelease(session, frame);
+    case FrameType::kGet:
+      return OnGet(session, frame);
+    case FrameType::kCancel:
+      return OnCancel(session, frame);
+    case FrameType::kPutBegin:
+      return OnPutBegin(session, frame);
+    case FrameType::kChunk:
+      return OnPutChunk(session, frame, payload);
+    case FrameType::kPutCommit:
+      return OnPutCommit(session, frame);
+    case FrameType::kPutAbort:
+      return OnPutAbort(session, frame);
+    case FrameType::kRemove:
+      return OnRemove(session, frame);
     case FrameType::kPing:
       body_.clear();
       return Reply(session, frame.header, FrameType::kPong);
-    case FrameType::kPong: return;
-    case FrameType::kGoodbye: return CloseSoon(session, "the client said goodbye");
+    case FrameType::kPong:
+      return;
+    case FrameType::kGoodbye:
+      return CloseSoon(session, "the client said goodbye");
     case FrameType::kWelcome:
     case FrameType::kMatchReply:
     case FrameType::kGetItem:
     case FrameType::kPutReady:
     case FrameType::kPutDone:
     case FrameType::kRemoveReply:
-    case FrameType::kError: break;
+    case FrameType::kError:
+      break;
   }
   metrics_.Error(FrameError::kUnexpected);
-  ReplyError(session, frame.header, ResultCode::kInvalid,
-             absl::StrCat("frame.type: ", FrameTypeName(frame.header.type),
-                          " is sent by nodes only"));
+  ReplyError(
+      session, frame.header, ResultCode::kInvalid,
+      absl::StrCat("frame.type: ", FrameTypeName(frame.header.type), " is sent by nodes only"));
 }
 
 bool Node::BodyOk(Session& session, const FrameHeader& header, const absl::Status& status) {
@@ -246,8 +260,7 @@ std::span<const uint8_t> Node::MakeHead(const Session& session, const FrameHeade
 
 void Node::Reply(Session& session, const FrameHeader& request, FrameType type) {
   if (session.connection == nullptr) return;
-  const absl::Status status =
-      session.connection->Send(MakeHead(session, request, type, 0), {}, 0);
+  const absl::Status status = session.connection->Send(MakeHead(session, request, type, 0), {}, 0);
   // Windows keep bulk far below the transport's queue: a client whose queue is full does not read.
   if (absl::IsResourceExhausted(status)) CloseSoon(session, "the client does not read its answers");
 }

@@ -1,10 +1,12 @@
 // One Kedge node. The only place where the parts meet; the constructor is the wiring diagram.
 //
-//   transport loop   every frame: sessions, leases, slots, answers. All state below "Loop only" belongs to it
-//   executor         SSD reads and appends (store/tier/mover.h); they come back to the loop by Transport::Post
-//   any thread       status, metrics, Inspect, Verify, Remove of the control service: block map and counters are thread-safe
+//   transport loop   every frame: sessions, leases, slots, answers. All state below "Loop only"
+//   belongs to it executor         SSD reads and appends (store/tier/mover.h); they come back to
+//   the loop by Transport::Post any thread       status, metrics, Inspect, Verify, Remove of the
+//   control service: block map and counters are thread-safe
 //
-// One verb, one file: node_hello.cc, node_match.cc, node_get.cc, node_put.cc, node_remove.cc; node_sweep.cc is what time does.
+// One verb, one file: node_hello.cc, node_match.cc, node_get.cc, node_put.cc, node_remove.cc;
+// node_sweep.cc is what time does.
 #pragma once
 
 #include <atomic>
@@ -44,24 +46,27 @@ const char* KedgeVersion();  // "0.1.0"
 
 struct NodeOptions {
   std::string node_id = "node";
-  std::string control_address;   // told to clients; may be empty
+  std::string control_address;  // told to clients; may be empty
   uint64_t epoch = 1;
-  uint8_t durability = kDurabilityHost;  // of puts that leave it to the node. kDurabilitySsd needs an SSD
+  uint8_t durability =
+      kDurabilityHost;  // of puts that leave it to the node. kDurabilitySsd needs an SSD
   uint32_t lease_ms_max = kLeaseMsMax;
   uint32_t put_idle_ms = kPutIdleMs;
   uint32_t sessions_max = kSessionsMax;
-  uint32_t silence_ms = kSilenceMs;      // a session with no frame for so long, and something under way, ends
-  SsdTier::Options ssd;                  // with NodeParts::ssd_index
-  uint64_t seed = 1;                     // of session, slot and lease ids; EntropySeed() outside of tests
+  uint32_t silence_ms =
+      kSilenceMs;        // a session with no frame for so long, and something under way, ends
+  SsdTier::Options ssd;  // with NodeParts::ssd_index
+  uint64_t seed = 1;     // of session, slot and lease ids; EntropySeed() outside of tests
 };
 
-// What a node is made of. The world (clock, executor, disk) is the caller's and must outlive the node; the parts are the node's.
+// What a node is made of. The world (clock, executor, disk) is the caller's and must outlive the
+// node; the parts are the node's.
 struct NodeParts {
   const Clock* clock = nullptr;
   Executor* executor = nullptr;
-  Disk* disk = nullptr;                  // with an SSD
+  Disk* disk = nullptr;  // with an SSD
   std::unique_ptr<HostTier> host;
-  std::unique_ptr<SsdIndex> ssd_index;   // null: no SSD tier
+  std::unique_ptr<SsdIndex> ssd_index;  // null: no SSD tier
   std::function<absl::StatusOr<std::unique_ptr<Transport>>(TransportHandler&)> make_transport;
 };
 
@@ -75,7 +80,7 @@ struct NodeStatus {
   bool draining = false;
   std::vector<std::string> reasons;  // why the health is not OK
   int64_t uptime_ms = 0;
-  int64_t last_sweep_ms = 0;         // of the node's clock
+  int64_t last_sweep_ms = 0;  // of the node's clock
   uint64_t epoch = 0;
   uint64_t sessions = 0;
   uint64_t leases = 0;
@@ -105,8 +110,9 @@ class Node final : private TransportHandler {
   // Opens a data address ("tcp://127.0.0.1:0"); returns the bound one. Before traffic starts.
   absl::StatusOr<std::string> Listen(const std::string& address);
 
-  // Any thread. Says goodbye to the sessions, admits no put from now on, lets running ones finish, writes what is unsaved to the SSD; all
-  // of it until `deadline_ms` from now. `done` runs once, on some thread; may be called again.
+  // Any thread. Says goodbye to the sessions, admits no put from now on, lets running ones finish,
+  // writes what is unsaved to the SSD; all of it until `deadline_ms` from now. `done` runs once, on
+  // some thread; may be called again.
   void Drain(int64_t deadline_ms, std::function<void(DrainReport)> done);
   bool draining() const { return draining_.load(std::memory_order_relaxed); }
   // Ends all connections and the loop. Not from the loop. Idempotent.
@@ -122,10 +128,11 @@ class Node final : private TransportHandler {
     int64_t lease_ms_left = 0;
   };
   absl::StatusOr<std::vector<Inspected>> Inspect(const BlockKey& key);
-  // Checks every part of these keys (all when empty), on each tier that holds them; blocks the caller. A damaged copy is dropped and counted.
+  // Checks every part of these keys (all when empty), on each tier that holds them; blocks the
+  // caller. A damaged copy is dropped and counted.
   VerifyResult Verify(std::span<const BlockKey> keys);
-  // Number of variants; NOT_FOUND; FAILED_PRECONDITION when in use and not `force`. Durable when it answers OK. `done` runs once, inside the call
-  // or on an executor thread.
+  // Number of variants; NOT_FOUND; FAILED_PRECONDITION when in use and not `force`. Durable when it
+  // answers OK. `done` runs once, inside the call or on an executor thread.
   void Remove(const BlockKey& key, bool force, std::function<void(absl::StatusOr<uint32_t>)> done);
   void VisitMetrics(MetricsVisitor& visitor) const;
   const NodeMetrics& metrics() const { return metrics_; }
@@ -150,8 +157,7 @@ class Node final : private TransportHandler {
   bool BodyOk(Session& session, const FrameHeader& header, const absl::Status& status);
   // Sends head_ made of `type` and body_. The request's header gives request, trace and so on.
   void Reply(Session& session, const FrameHeader& request, FrameType type);
-  void ReplyError(Session& session, const FrameHeader& request, ResultCode code,
-                  std::string text);
+  void ReplyError(Session& session, const FrameHeader& request, ResultCode code, std::string text);
   std::span<const uint8_t> MakeHead(const Session& session, const FrameHeader& request,
                                     FrameType type, uint32_t payload_bytes);
   void CloseSoon(Session& session, std::string why);

@@ -1,7 +1,9 @@
-// kGet: each block that is held is pinned and sent from where it lies; what is only on the SSD is promoted first.
+// kGet: each block that is held is pinned and sent from where it lies; what is only on the SSD is
+// promoted first.
 //
-// A walk: OnGet looks all keys up and pins them -> items in host memory are ready at once, others wait for a promotion on the
-// executor -> Pump sends messages of ready items within the connection's window -> OnSent (node.cc) gives windows and pins back.
+// A walk: OnGet looks all keys up and pins them -> items in host memory are ready at once, others
+// wait for a promotion on the executor -> Pump sends messages of ready items within the
+// connection's window -> OnSent (node.cc) gives windows and pins back.
 
 #include <algorithm>
 #include <string>
@@ -16,8 +18,8 @@ namespace {
 
 using Stage = GetItemState::Stage;
 
-// Promotions of one request at a time, counted until their bytes are sent: they are pinned, and a client that
-// does not read must not fill the host tier. Enough to keep the SSD busy.
+// Promotions of one request at a time, counted until their bytes are sent: they are pinned, and a
+// client that does not read must not fill the host tier. Enough to keep the SSD busy.
 constexpr uint32_t kPromotionsPerRequestMax = 8;
 constexpr uint64_t kPromotionShareOfHost = 8;
 
@@ -36,8 +38,8 @@ uint32_t Node::NewStream() {
 void Node::OnGet(Session& session, const Frame& frame) {
   const int64_t now_us = clock_.NowUs();
   if (!BodyOk(session, frame.header, DecodeGet(frame.body, get_))) return;
-  auto early = std::find(session.early_cancels.begin(), session.early_cancels.end(),
-                         frame.header.request);
+  auto early =
+      std::find(session.early_cancels.begin(), session.early_cancels.end(), frame.header.request);
   if (frame.header.request != 0 && early != session.early_cancels.end()) {
     *early = 0;
     return metrics_.Request(Op::kGet, ResultCode::kCancelled, 0);
@@ -187,8 +189,8 @@ void Node::OnPromoted(uint32_t index, uint32_t item_index, const absl::Status& s
   if (status.ok() && info.host) {
     MakeReady(stream, item_index, info);
   } else {
-    const ResultCode code = status.ok() || absl::IsNotFound(status) ? ResultCode::kEvicted
-                                                                    : FromStatus(status);
+    const ResultCode code =
+        status.ok() || absl::IsNotFound(status) ? ResultCode::kEvicted : FromStatus(status);
     FinishItem(stream, item_index, code, std::string(status.message()));
   }
   StartPromotions(index);
@@ -269,8 +271,8 @@ bool Node::SendNext(Session& session, uint32_t index) {
   } else {
     EncodeChunk(ChunkBody{item_index, item.next}, body_);
   }
-  const auto head = MakeHead(session, stream.request,
-                             first ? FrameType::kGetItem : FrameType::kChunk, bytes);
+  const auto head =
+      MakeHead(session, stream.request, first ? FrameType::kGetItem : FrameType::kChunk, bytes);
 
   // Everything is counted before the call: OnSent may come inside it.
   uint64_t cookie = 0;
@@ -330,7 +332,8 @@ void Node::OnCancel(Session& session, const Frame& frame) {
       frame.header.request;
 }
 
-// Nothing more is sent but, past a deadline, that it has passed. What the transport has already goes on.
+// Nothing more is sent but, past a deadline, that it has passed. What the transport has already
+// goes on.
 void Node::StopStream(uint32_t index, ResultCode code) {
   GetStream& stream = *streams_[index];
   if (stream.stopped) return;

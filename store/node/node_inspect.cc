@@ -1,4 +1,5 @@
-// Questions of operators: status, what lies under a key, is it still right. Any thread; beside the data path, through the same map.
+// Questions of operators: status, what lies under a key, is it still right. Any thread; beside the
+// data path, through the same map.
 
 #include <algorithm>
 #include <string>
@@ -37,13 +38,13 @@ NodeStatus Node::Status() const {
     status.ssd_capacity_bytes = ssd_->capacity_bytes();
     status.ssd_used_bytes = ssd_->used_bytes();
   }
-  const int64_t since_sweep_ms =
-      clock_.NowMs() - std::max(status.last_sweep_ms, started_ms_);
+  const int64_t since_sweep_ms = clock_.NowMs() - std::max(status.last_sweep_ms, started_ms_);
   if (since_sweep_ms > kSweepLateMs) {
     status.reasons.push_back(absl::StrCat("loop: no sweep for ", since_sweep_ms, " ms"));
   }
   if (mover_->resting()) {
-    status.reasons.push_back(absl::StrCat("ssd: writes fail, ", mover_->write_failures(), " so far"));
+    status.reasons.push_back(
+        absl::StrCat("ssd: writes fail, ", mover_->write_failures(), " so far"));
   }
   if (mover_->checksum_failures() != 0) {
     status.reasons.push_back(
@@ -171,8 +172,8 @@ void Node::VisitMetrics(MetricsVisitor& visitor) const {
   visitor.Counter("kedge_removed_blocks_total", "Blocks removed by a client or an operator.", {},
                   static_cast<double>(status.blocks.removed_blocks));
   const auto damaged = [&](const Label& tier, uint64_t value) {
-    visitor.Counter("kedge_checksum_failures_total", "Copies that failed verification.",
-                    {&tier, 1}, static_cast<double>(value));
+    visitor.Counter("kedge_checksum_failures_total", "Copies that failed verification.", {&tier, 1},
+                    static_cast<double>(value));
   };
   damaged(host, metrics_.host_damaged.load(std::memory_order_relaxed));
   damaged(ssd, mover_->checksum_failures());

@@ -1,4 +1,5 @@
-// kMatch: which keys are held, in which tier and variant; with a lease on them if asked. kRelease gives leases back.
+// kMatch: which keys are held, in which tier and variant; with a lease on them if asked. kRelease
+// gives leases back.
 
 #include <algorithm>
 

@@ -11,33 +11,46 @@ double Value(const std::atomic<uint64_t>& counter) {
 
 // The ways a key can be missed.
 constexpr ResultCode kMissReasons[] = {
-    ResultCode::kAbsent,   ResultCode::kEvicted,   ResultCode::kRemoved,  ResultCode::kNoVariant,
-    ResultCode::kCorrupt,  ResultCode::kExhausted, ResultCode::kDeadline, ResultCode::kTooSmall,
-    ResultCode::kInvalid,  ResultCode::kInternal};
+    ResultCode::kAbsent,  ResultCode::kEvicted,   ResultCode::kRemoved,  ResultCode::kNoVariant,
+    ResultCode::kCorrupt, ResultCode::kExhausted, ResultCode::kDeadline, ResultCode::kTooSmall,
+    ResultCode::kInvalid, ResultCode::kInternal};
 
 }  // namespace
 
 const char* OpName(Op op) {
   switch (op) {
-    case Op::kHello: return "hello";
-    case Op::kMatch: return "match";
-    case Op::kGet: return "get";
-    case Op::kPutBegin: return "put_begin";
-    case Op::kPutCommit: return "put_commit";
-    case Op::kRemove: return "remove";
-    case Op::kRelease: return "release";
+    case Op::kHello:
+      return "hello";
+    case Op::kMatch:
+      return "match";
+    case Op::kGet:
+      return "get";
+    case Op::kPutBegin:
+      return "put_begin";
+    case Op::kPutCommit:
+      return "put_commit";
+    case Op::kRemove:
+      return "remove";
+    case Op::kRelease:
+      return "release";
   }
   return "unknown";
 }
 
 const char* FrameErrorName(FrameError error) {
   switch (error) {
-    case FrameError::kMalformed: return "malformed";
-    case FrameError::kVersion: return "version";
-    case FrameError::kCrc: return "crc";
-    case FrameError::kBody: return "body";
-    case FrameError::kSession: return "session";
-    case FrameError::kUnexpected: return "unexpected";
+    case FrameError::kMalformed:
+      return "malformed";
+    case FrameError::kVersion:
+      return "version";
+    case FrameError::kCrc:
+      return "crc";
+    case FrameError::kBody:
+      return "body";
+    case FrameError::kSession:
+      return "session";
+    case FrameError::kUnexpected:
+      return "unexpected";
   }
   return "unknown";
 }

@@ -1,5 +1,5 @@
-// What a node counts about requests. Written on the loop, read by any thread. Every label set is known from the start, so that a
-// rate over a quiet counter is 0 and not a gap.
+// What a node counts about requests. Written on the loop, read by any thread. Every label set is
+// known from the start, so that a rate over a quiet counter is 0 and not a gap.
 #pragma once
 
 #include <array>
@@ -37,16 +37,16 @@ class NodeMetrics {
 
   void Visit(MetricsVisitor& visitor) const;
 
-  Counter put_blocks{0};         // committed
+  Counter put_blocks{0};  // committed
   Counter put_bytes{0};
   Counter put_existing{0};
   Counter put_mismatches{0};
-  Counter puts_abandoned{0};     // dropped by time or by the end of their session
+  Counter puts_abandoned{0};  // dropped by time or by the end of their session
   Counter get_bytes{0};
-  Counter chunks_dropped{0};     // for a slot that is not there
+  Counter chunks_dropped{0};  // for a slot that is not there
   Counter lease_expirations{0};
   Counter leases_refused{0};
-  Counter host_damaged{0};       // found by Verify
+  Counter host_damaged{0};  // found by Verify
 
   std::atomic<uint64_t> sessions{0};
   std::atomic<uint64_t> leases{0};
@@ -59,8 +59,8 @@ class NodeMetrics {
   static constexpr int kCodes = kResultCodeMax + 1;
   std::array<std::array<Counter, kCodes>, kOpCount> requests_{};
   std::array<Histogram, kOpCount> durations_;
-  std::array<Counter, 2> lookups_{};                   // match, get
-  std::array<std::array<Counter, 4>, 2> hits_{};       // by tier
+  std::array<Counter, 2> lookups_{};              // match, get
+  std::array<std::array<Counter, 4>, 2> hits_{};  // by tier
   std::array<std::array<Counter, kCodes>, 2> misses_{};
   std::array<Counter, kFrameErrorCount> frame_errors_{};
 };

@@ -1,7 +1,9 @@
-// kPutBegin -> slots; kChunk -> bytes; kPutCommit -> verified, in the map, visible; then, as asked, on the SSD; then kPutDone.
+// kPutBegin -> slots; kChunk -> bytes; kPutCommit -> verified, in the map, visible; then, as asked,
+// on the SSD; then kPutDone.
 //
-// Nothing of a put can be seen before its commit succeeded, and nothing is left of one that did not. Two puts of one key may run at the same
-// time: the first commit wins, the second is told kExists when its bytes are the same and kMismatch when not.
+// Nothing of a put can be seen before its commit succeeded, and nothing is left of one that did
+// not. Two puts of one key may run at the same time: the first commit wins, the second is told
+// kExists when its bytes are the same and kMismatch when not.
 
 #include <algorithm>
 #include <string>
@@ -20,7 +22,8 @@ uint64_t SlotId(uint64_t random, uint32_t index) {
 
 }  // namespace
 
-// An answer to kPutBegin that waits: blocks that are held already, but not yet as durably as this caller wants.
+// An answer to kPutBegin that waits: blocks that are held already, but not yet as durably as this
+// caller wants.
 struct Node::PendingBegin {
   uint64_t session = 0;
   FrameHeader request;
@@ -42,8 +45,7 @@ void Node::OnPutBegin(Session& session, const Frame& frame) {
   ResultCode worst = ResultCode::kOk;
   for (size_t i = 0; i < put_begin_.items.size(); ++i) {
     PutReadyItem& ready = put_ready_.items[i];
-    ready.code =
-        BeginItem(session, put_begin_, put_begin_.items[i], pending, i, &ready.slot);
+    ready.code = BeginItem(session, put_begin_, put_begin_.items[i], pending, i, &ready.slot);
     if (!IsSuccess(ready.code)) worst = ready.code;
   }
   metrics_.Request(Op::kPutBegin, worst, clock_.NowUs() - start_us);
@@ -154,10 +156,10 @@ void Node::OnPutCommit(Session& session, const Frame& frame) {
   const int64_t now_us = clock_.NowUs();
   PutSlot* slot = FindSlot(commit.slot);
   if (slot == nullptr || slot->session != session.id) {
-    return AnswerCommit(session.id, frame.header, now_us, commit.slot, ResultCode::kAbsent,
-                        absl::StrCat("put_commit.slot: ", commit.slot,
-                                     " is not open (puts end after ", options_.put_idle_ms,
-                                     " ms without traffic)"));
+    return AnswerCommit(
+        session.id, frame.header, now_us, commit.slot, ResultCode::kAbsent,
+        absl::StrCat("put_commit.slot: ", commit.slot, " is not open (puts end after ",
+                     options_.put_idle_ms, " ms without traffic)"));
   }
   if (slot->commit_waits) {
     return AnswerCommit(session.id, frame.header, now_us, commit.slot, ResultCode::kInvalid,
@@ -188,14 +190,14 @@ void Node::Commit(PutSlot& slot) {
     if (code == ResultCode::kOk) mover_->Offer(std::move(block));
     return AnswerCommit(session, commit, started_us, id, code, text);
   }
-  mover_->Write(std::move(block), [this, session, commit, started_us, id,
-                                   code](const absl::Status& status) {
-    transport_->Post([this, session, commit, started_us, id, code, status] {
-      // The block stays in host memory and is tried again; what it is not is durable.
-      AnswerCommit(session, commit, started_us, id, status.ok() ? code : FromStatus(status),
-                   std::string(status.message()));
-    });
-  });
+  mover_->Write(
+      std::move(block), [this, session, commit, started_us, id, code](const absl::Status& status) {
+        transport_->Post([this, session, commit, started_us, id, code, status] {
+          // The block stays in host memory and is tried again; what it is not is durable.
+          AnswerCommit(session, commit, started_us, id, status.ok() ? code : FromStatus(status),
+                       std::string(status.message()));
+        });
+      });
 }
 
 // kOk: the map has the block and its host slot. Else the host slot is still the put's.

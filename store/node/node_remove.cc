@@ -1,4 +1,5 @@
-// kRemove: out of sight at once, and for good before the answer: with an SSD, a tombstone is on disk first.
+// kRemove: out of sight at once, and for good before the answer: with an SSD, a tombstone is on
+// disk first.
 
 #include <string>
 #include <utility>
@@ -15,7 +16,8 @@ void Node::OnRemove(Session& session, const Frame& frame) {
   RemoveReplyBody reply;
   std::vector<BlockKey> gone;
   for (const KeyItem& item : remove.items) {
-    // A copy that was dropped as damaged may be readable again after a restart; a tombstone keeps it away.
+    // A copy that was dropped as damaged may be readable again after a restart; a tombstone keeps
+    // it away.
     const bool damaged = map_.WhyGone(item.key, item.placement) == ResultCode::kCorrupt;
     const bool held = map_.Remove(item.key, item.placement) != 0;
     reply.codes.push_back(held ? ResultCode::kOk : ResultCode::kAbsent);
@@ -50,7 +52,8 @@ void Node::Remove(const BlockKey& key, bool force,
     return done(absl::FailedPreconditionError(
         absl::StrCat("key ", key.ToHex(), ": a block is leased or being read")));
   }
-  if (removed == 0) return done(absl::NotFoundError(absl::StrCat("key ", key.ToHex(), ": not held")));
+  if (removed == 0)
+    return done(absl::NotFoundError(absl::StrCat("key ", key.ToHex(), ": not held")));
   if (ssd_ == nullptr) return done(removed);
   mover_->WriteTombstones({key}, [removed, done = std::move(done)](const absl::Status& status) {
     done(status.ok() ? absl::StatusOr<uint32_t>(removed) : absl::StatusOr<uint32_t>(status));

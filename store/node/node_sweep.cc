@@ -1,4 +1,5 @@
-// What time does: leases and slots end, deadlines pass, connections that were told to go go, a drain goes on.
+// What time does: leases and slots end, deadlines pass, connections that were told to go go, a
+// drain goes on.
 
 #include <algorithm>
 #include <string>
@@ -44,8 +45,8 @@ void Node::SweepSessions(int64_t now_ms) {
     Session& session = *held;
     if (session.connection == nullptr) continue;
     Pump(session);  // a send that was refused is tried again
-    const bool silent = session.sender.bytes_under_way != 0 &&
-                        now_ms - session.last_heard_ms > options_.silence_ms;
+    const bool silent =
+        session.sender.bytes_under_way != 0 && now_ms - session.last_heard_ms > options_.silence_ms;
     if (silent) {
       session.connection->Close(absl::DeadlineExceededError(
           absl::StrCat("session: the client took nothing for ", options_.silence_ms, " ms")));

@@ -1,8 +1,10 @@
 // A node in a simulated world, and a client that speaks frames: for tests of the node.
 //
-// Clock and disk are simulated; the wire is the memory transport. The node's threads are real, so the client waits for answers and
-// never for time.
+// Clock and disk are simulated; the wire is the memory transport. The node's threads are real, so
+// the client waits for answers and never for time.
 #pragma once
+
+#include <gtest/gtest.h>
 
 #include <condition_variable>
 #include <cstring>
@@ -97,7 +99,8 @@ struct TestWorld {
     if (with_ssd) {
       parts.ssd_index = MakeMemoryIndex();
       if (options.ssd.directory.empty()) options.ssd.directory = "/ssd";
-      if (options.ssd.capacity_bytes == 0) options.ssd.capacity_bytes = 4 * options.ssd.segment_bytes;
+      if (options.ssd.capacity_bytes == 0)
+        options.ssd.capacity_bytes = 4 * options.ssd.segment_bytes;
     }
     parts.make_transport = [this](TransportHandler& handler) {
       return network.MakeTransport(handler, *executor, clock);
@@ -359,10 +362,9 @@ class TestClient final : public TransportHandler {
     const absl::StatusOr<Frame> frame = DecodeFrame(head, payload.size());
     if (!frame.ok()) return;
     const std::lock_guard<std::mutex> lock(mutex_);
-    inbox_[frame->header.request].push_back(
-        {frame->header,
-         {frame->body.begin(), frame->body.end()},
-         {payload.begin(), payload.end()}});
+    inbox_[frame->header.request].push_back({frame->header,
+                                             {frame->body.begin(), frame->body.end()},
+                                             {payload.begin(), payload.end()}});
     changed_.notify_all();
   }
   void OnSent(Connection&, uint64_t, const absl::Status&) override {}
@@ -393,6 +395,44 @@ class TestClient final : public TransportHandler {
   uint64_t session_ = 0;
   uint64_t last_request_ = 0;
   std::unique_ptr<Transport> transport_;
+};
+
+// A node in its world, for tests.
+class NodeTest : public testing::Test {
+ protected:
+  void Start() {
+    const absl::Status status = world_.Start();
+    ASSERT_TRUE(status.ok()) << status;
+  }
+  void StartWithSsd(uint8_t durability = kDurabilityHost) {
+    world_.with_ssd = true;
+    world_.options.durability = durability;
+    Start();
+  }
+  void Restart() {
+    world_.Stop();
+    Start();
+  }
+  uint64_t HostUsed() { return world_.node->Status().host_used_bytes; }
+  // Time passes (100 ms and more, the sweep's period), and the node notices.
+  void Pass(TestClient& client, int64_t ms) {
+    client.Ping();  // what was sent before has been handled
+    world_.clock.AdvanceUs(ms * 1000);
+    while (world_.node->Status().last_sweep_ms != world_.clock.NowMs()) client.Ping();
+  }
+  // Receipts of the last messages come a little after the bytes.
+  uint64_t PinsLeft(TestClient& client) {
+    for (int i = 0; i < 1000 && world_.node->map().stats().pinned_blocks != 0; ++i) client.Ping();
+    return world_.node->map().stats().pinned_blocks;
+  }
+  // Moves everything out of host memory that the SSD has.
+  void EvictAll() {
+    while (const auto victim = world_.node->map().Coldest()) {
+      world_.node->map().EvictHost(victim->id);
+    }
+  }
+
+  TestWorld world_;
 };
 
 }  // namespace kedge

@@ -16,8 +16,8 @@ void PutSlot::Open(const PutBeginItem& item, const Variant& variant, HostSlot ho
   part_count_ = item.part_count;
   const bool sizes_add_up = uint64_t{item.part_bytes} * item.part_count == item.payload_bytes;
   part_bytes_ = sizes_add_up ? item.part_bytes : 0;
-  layout_ = ImageLayout{kBlockHeaderFixedBytes + item.part_count * kPartEntryBytes,
-                        item.payload_bytes};
+  layout_ =
+      ImageLayout{kBlockHeaderFixedBytes + item.part_count * kPartEntryBytes, item.payload_bytes};
   host_ = host;
   image_ = image;
   ranges_.clear();

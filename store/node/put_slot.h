@@ -1,8 +1,9 @@
 // One block on its way in: a host slot that fills, and what is known about the bytes so far.
 //
-// Bytes may come in any order, each once. As long as the parts are of one known size, each is digested right after its bytes were copied,
-// while they are in the cache; what came out of order is caught up with when the gap closes. The block header, with
-// the digests that the sender computed, comes last; only then is anything believed.
+// Bytes may come in any order, each once. As long as the parts are of one known size, each is
+// digested right after its bytes were copied, while they are in the cache; what came out of order
+// is caught up with when the gap closes. The block header, with the digests that the sender
+// computed, comes last; only then is anything believed.
 //
 // Reused for one block after another, so a steady stream of puts does not allocate. Loop only.
 #pragma once
@@ -28,12 +29,14 @@ class PutSlot {
 
   // `image` is the memory of `host`, at least as large as the layout says.
   void Open(const PutBeginItem& item, const Variant& variant, HostSlot host, uint8_t* image);
-  // INVALID_ARGUMENT naming offset and length: outside of the payload, or bytes that were there already. The slot is then of no use.
+  // INVALID_ARGUMENT naming offset and length: outside of the payload, or bytes that were there
+  // already. The slot is then of no use.
   absl::Status Receive(uint64_t offset, std::span<const uint8_t> bytes);
   bool complete() const { return received_ == layout_.payload_bytes; }
   uint64_t received() const { return received_; }
-  // Takes the encoded header: INVALID_ARGUMENT (does not parse, or is not the one that kPutBegin announced) or DATA_LOSS naming the part
-  // whose bytes do not match. Then writes it into the image and zeroes what is padding. Needs complete().
+  // Takes the encoded header: INVALID_ARGUMENT (does not parse, or is not the one that kPutBegin
+  // announced) or DATA_LOSS naming the part whose bytes do not match. Then writes it into the image
+  // and zeroes what is padding. Needs complete().
   absl::Status Seal(std::span<const uint8_t> encoded, BlockHeader* header);
 
   const BlockKey& key() const { return key_; }
@@ -43,13 +46,13 @@ class PutSlot {
   HostSlot host() const { return host_; }
 
   // What the node notes beside it.
-  uint64_t id = 0;             // 0: free
+  uint64_t id = 0;  // 0: free
   uint64_t session = 0;
   int64_t last_traffic_ms = 0;
-  absl::Status failed;         // first error of its chunks; the commit answers it
-  bool commit_waits = false;   // the commit overtook chunks
+  absl::Status failed;        // first error of its chunks; the commit answers it
+  bool commit_waits = false;  // the commit overtook chunks
   uint8_t durability = 0;
-  FrameHeader commit;          // of the commit's frame
+  FrameHeader commit;  // of the commit's frame
   int64_t commit_us = 0;
   std::vector<uint8_t> commit_header;
 

@@ -1,5 +1,5 @@
-// One client on one connection. Everything a client holds (leases, slots, running gets) hangs on its session and ends with it.
-// Loop only.
+// One client on one connection. Everything a client holds (leases, slots, running gets) hangs on
+// its session and ends with it. Loop only.
 #pragma once
 
 #include <array>
@@ -14,11 +14,12 @@ namespace kedge {
 
 struct Session {
   Connection* connection = nullptr;
-  uint64_t id = 0;      // 0: before kHello
+  uint64_t id = 0;  // 0: before kHello
   uint64_t tenant = 0;
   std::string client_name;
   int64_t last_heard_ms = 0;
-  int64_t close_at_ms = 0;  // not 0: nothing more is heard, the connection closes when the last words had time to leave
+  int64_t close_at_ms = 0;  // not 0: nothing more is heard, the connection closes when the last
+                            // words had time to leave
   std::string close_why;
 
   GetSender sender;

@@ -1,8 +1,10 @@
-// Room in host memory, made by evicting what is coldest. The policy of the host tier, in one function.
+// Room in host memory, made by evicting what is coldest. The policy of the host tier, in one
+// function.
 //
-// The coldest unpinned block decides whose memory is given up. Is it of the size class that is asked for, it goes (to the SSD, where
-// it already is, or out of the node, recorded). Is it of another class, evicting it alone would help nobody: then the
-// extent of another class that is cheapest to empty is emptied, and moves. So memory follows the sizes that are in use.
+// The coldest unpinned block decides whose memory is given up. Is it of the size class that is
+// asked for, it goes (to the SSD, where it already is, or out of the node, recorded). Is it of
+// another class, evicting it alone would help nobody: then the extent of another class that is
+// cheapest to empty is emptied, and moves. So memory follows the sizes that are in use.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +23,8 @@ class HostRoom {
   // Both must outlive this.
   HostRoom(HostTier& host, BlockMap& map) : host_(host), map_(map) {}
 
-  // A slot of at least `bytes`. RESOURCE_EXHAUSTED when what is left is pinned; INVALID_ARGUMENT when no slot can be that large. Any thread.
+  // A slot of at least `bytes`. RESOURCE_EXHAUSTED when what is left is pinned; INVALID_ARGUMENT
+  // when no slot can be that large. Any thread.
   absl::StatusOr<HostSlot> Allocate(uint64_t bytes);
 
  private:

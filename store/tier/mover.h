@@ -1,15 +1,18 @@
 // Blocks on their way between host memory and the SSD.
 //
-// Down: one writer (a chain of executor tasks, never two at once) appends batches and syncs each once. There are two lanes. The urgent
-// one holds what somebody waits for: puts that asked for the SSD, and tombstones; what arrives while a batch is being
-// synced shares the next one (group commit). The other holds the rest, bounded in number and bytes; what found no room there stays marked as unsaved in
-// the map and is looked for again when the lane is empty. A tombstone is appended after every image of its key that was queued before it.
+// Down: one writer (a chain of executor tasks, never two at once) appends batches and syncs each
+// once. There are two lanes. The urgent one holds what somebody waits for: puts that asked for the
+// SSD, and tombstones; what arrives while a batch is being synced shares the next one (group
+// commit). The other holds the rest, bounded in number and bytes; what found no room there stays
+// marked as unsaved in the map and is looked for again when the lane is empty. A tombstone is
+// appended after every image of its key that was queued before it.
 //
-// Up: a promotion reads the whole image into a host slot and believes nothing: header, name, root digest and every part
-// must agree, else the copy is dropped and counted. Those who want the same block meanwhile share the read.
+// Up: a promotion reads the whole image into a host slot and believes nothing: header, name, root
+// digest and every part must agree, else the copy is dropped and counted. Those who want the same
+// block meanwhile share the read.
 //
-// Queued blocks are pinned. Thread-safe. `done` runs on an executor thread, once, also when a flush gives up. The executor must be shut down before the
-// mover is destroyed.
+// Queued blocks are pinned. Thread-safe. `done` runs on an executor thread, once, also when a flush
+// gives up. The executor must be shut down before the mover is destroyed.
 #pragma once
 
 #include <atomic>
@@ -34,7 +37,8 @@ class Mover {
  public:
   using Done = absl::AnyInvocable<void(absl::Status)>;
 
-  // All must outlive the mover. `ssd` may be null: then nothing moves, and Write answers FAILED_PRECONDITION.
+  // All must outlive the mover. `ssd` may be null: then nothing moves, and Write answers
+  // FAILED_PRECONDITION.
   Mover(BlockMap& map, HostTier& host, HostRoom& room, SsdTier* ssd, Executor& executor,
         const Clock& clock);
 
@@ -47,27 +51,28 @@ class Mover {
   // Durable record that these keys are gone.
   void WriteTombstones(std::vector<BlockKey> keys, Done done);
 
-  // Brings the block into host memory; OK means that it is there and verified. The caller keeps it pinned.
-  // NOT_FOUND: the copy is gone; DATA_LOSS: it was damaged and has been dropped; RESOURCE_EXHAUSTED: host memory stayed full of pinned blocks (limits.h: kPromoteAttemptsMax).
+  // Brings the block into host memory; OK means that it is there and verified. The caller keeps it
+  // pinned. NOT_FOUND: the copy is gone; DATA_LOSS: it was damaged and has been dropped;
+  // RESOURCE_EXHAUSTED: host memory stayed full of pinned blocks (limits.h: kPromoteAttemptsMax).
   void Promote(BlockRef block, Done done);
 
-  // Writes all unsaved blocks, gives up at `deadline_ms` of the clock. `done` gets the number that was written since the call, and
-  // the number left behind.
+  // Writes all unsaved blocks, gives up at `deadline_ms` of the clock. `done` gets the number that
+  // was written since the call, and the number left behind.
   void Flush(int64_t deadline_ms, absl::AnyInvocable<void(uint64_t written, uint64_t left)> done);
 
   uint64_t backlog() const;  // blocks that wait for the SSD
   uint64_t checksum_failures() const { return damaged_.load(std::memory_order_relaxed); }
   void CountDamaged() { damaged_.fetch_add(1, std::memory_order_relaxed); }
   uint64_t write_failures() const { return write_failures_.load(std::memory_order_relaxed); }
-  bool resting() const;      // the SSD refused a write less than a second ago
+  bool resting() const;  // the SSD refused a write less than a second ago
   void VisitMetrics(MetricsVisitor& visitor) const;
 
  private:
   struct Job {
-    BlockRef block;               // or
-    std::vector<BlockKey> gone;   // tombstones
+    BlockRef block;              // or
+    std::vector<BlockKey> gone;  // tombstones
     uint64_t bytes = 0;
-    Done done;                    // null in the background lane
+    Done done;  // null in the background lane
   };
   struct FlushState {
     int64_t deadline_ms = 0;
@@ -100,8 +105,8 @@ class Mover {
   std::deque<Job> background_;
   uint64_t background_bytes_ = 0;
   bool writer_runs_ = false;
-  bool skipped_some_ = false;   // unsaved blocks are in the map that are in no lane
-  bool resting_ = false;        // the SSD refused; background writes pause
+  bool skipped_some_ = false;  // unsaved blocks are in the map that are in no lane
+  bool resting_ = false;       // the SSD refused; background writes pause
   std::vector<FlushState> flushes_;
 
   std::mutex promote_mutex_;

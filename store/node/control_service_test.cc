@@ -1,15 +1,10 @@
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
-#include <cstdio>
-#include <cstdlib>
-#include <fstream>
-#include <set>
-#include <sstream>
+#include <atomic>
 
 #include "proto/control.grpc.pb.h"
 #include "store/node/control_service.h"
-#include "store/node/metrics_server.h"
 #include "store/node/node_testing.h"
 
 namespace kedge {
@@ -17,7 +12,7 @@ namespace {
 
 namespace pb = control::v1;
 
-class ServicesTest : public testing::Test {
+class ControlServiceTest : public testing::Test {
  protected:
   void SetUp() override {
     world_.with_ssd = true;
@@ -43,7 +38,7 @@ class ServicesTest : public testing::Test {
   std::unique_ptr<pb::Control::Stub> stub_;
 };
 
-TEST_F(ServicesTest, AnswersWhatAnOperatorAsks) {
+TEST_F(ControlServiceTest, AnswersWhatAnOperatorAsks) {
   TestClient client(world_);
   const TestBlock block = MakeLayeredTestBlock(1);
   ASSERT_EQ(client.Put(block, kDurabilitySsd), ResultCode::kOk);
@@ -89,7 +84,7 @@ TEST_F(ServicesTest, AnswersWhatAnOperatorAsks) {
   EXPECT_EQ(client.Get(block), ResultCode::kRemoved);
 }
 
-TEST_F(ServicesTest, AKeyOfAWrongLengthIsNamed) {
+TEST_F(ControlServiceTest, AKeyOfAWrongLengthIsNamed) {
   grpc::ClientContext context;
   pb::InspectRequest request;
   request.set_key("short");
@@ -99,7 +94,7 @@ TEST_F(ServicesTest, AKeyOfAWrongLengthIsNamed) {
   EXPECT_NE(status.error_message().find("5 bytes"), std::string::npos) << status.error_message();
 }
 
-TEST_F(ServicesTest, DrainFlushesAndAsksForTheEnd) {
+TEST_F(ControlServiceTest, DrainFlushesAndAsksForTheEnd) {
   TestClient client(world_);
   ASSERT_EQ(client.Put(MakeTestBlock(1)), ResultCode::kOk);
   pb::DrainRequest request;
@@ -115,59 +110,12 @@ TEST_F(ServicesTest, DrainFlushesAndAsksForTheEnd) {
   EXPECT_EQ(status.health(), pb::HEALTH_DRAINING);
 }
 
-TEST_F(ServicesTest, AnAddressInUseIsNamed) {
+TEST_F(ControlServiceTest, AnAddressInUseIsNamed) {
   ControlOptions options;
   options.address = server_->address();
   const auto second = ControlServer::Start(*world_.node, options);
   ASSERT_FALSE(second.ok());
   EXPECT_NE(second.status().ToString().find(server_->address()), std::string::npos);
-  const auto metrics = MetricsServer::Start(*world_.node, server_->address());
-  ASSERT_FALSE(metrics.ok());
-  EXPECT_NE(metrics.status().ToString().find(server_->address()), std::string::npos);
-}
-
-TEST_F(ServicesTest, MetricsCountWhatHappened) {
-  const std::string before = MetricsText(*world_.node);
-  for (const char* line : {"kedge_requests_total{op=\"get\",code=\"ok\"} 0",
-                           "kedge_miss_total{op=\"get\",reason=\"evicted\"} 0",
-                           "kedge_checksum_failures_total{tier=\"ssd\"} 0",
-                           "kedge_frame_errors_total{reason=\"crc\"} 0"}) {
-    EXPECT_NE(before.find(line), std::string::npos) << line << " is not there from the start";
-  }
-  TestClient client(world_);
-  const TestBlock block = MakeTestBlock(1);
-  client.Get(block);
-  client.Put(block);
-  client.Get(block);
-  const std::string after = MetricsText(*world_.node);
-  for (const char* line : {"kedge_lookup_keys_total{op=\"get\"} 2",
-                           "kedge_lookup_hit_keys_total{op=\"get\",tier=\"host\"} 1",
-                           "kedge_miss_total{op=\"get\",reason=\"absent\"} 1",
-                           "kedge_put_blocks_total 1"}) {
-    EXPECT_NE(after.find(line), std::string::npos) << line << "\n" << after;
-  }
-}
-
-// The rules of `promtool check metrics` that a text can be checked for; promtool itself where it is installed.
-TEST_F(ServicesTest, MetricsFollowTheConventions) {
-  const std::string text = MetricsText(*world_.node);
-  std::istringstream lines(text);
-  std::set<std::string> families;
-  for (std::string line; std::getline(lines, line);) {
-    std::istringstream words(line);
-    std::string hash, kind, name, type;
-    words >> hash >> kind >> name >> type;
-    if (hash != "#" || kind != "TYPE") continue;
-    EXPECT_TRUE(families.insert(name).second) << name << " comes twice";
-    EXPECT_EQ(name.rfind("kedge_", 0), 0u) << name;
-    const bool total = name.size() > 6 && name.substr(name.size() - 6) == "_total";
-    EXPECT_EQ(total, type == "counter") << name << " is a " << type;
-  }
-  EXPECT_GT(families.size(), 30u);
-  if (std::system("command -v promtool > /dev/null 2>&1") != 0) return;
-  const std::string path = testing::TempDir() + "/metrics.txt";
-  std::ofstream(path) << text;
-  EXPECT_EQ(std::system(("promtool check metrics < " + path).c_str()), 0);
 }
 
 }  // namespace
