@@ -107,8 +107,8 @@ void MemoryLink::CloseLocked(const absl::Status& why_0, const absl::Status& why_
   sides_[1].why = why_1;
   for (int side = 0; side < 2; ++side) {
     Side& s = sides_[side];
-    const absl::Status status = s.why.ok() ? absl::CancelledError("closed before it was sent")
-                                           : s.why;
+    const absl::Status status =
+        s.why.ok() ? absl::CancelledError("closed before it was sent") : s.why;
     for (MemoryMessage& message : s.out) {
       s.receipts.push_back({message.cookie, message.bytes(), status, std::move(message.own)});
     }

@@ -1,8 +1,9 @@
-// Both ends of one in-process connection, and the inbox that wakes a loop. Internal to transport_memory.
+// Both ends of one in-process connection, and the inbox that wakes a loop. Internal to
+// transport_memory.
 //
-// A message waits in the sender's `out` queue until the receiver's loop takes it; then it is being shown, and its receipt goes
-// back to the sender. Closing takes back what waits; the sender's end is over only when the last receipt has
-// arrived, so no payload is looked at after its OnSent.
+// A message waits in the sender's `out` queue until the receiver's loop takes it; then it is being
+// shown, and its receipt goes back to the sender. Closing takes back what waits; the sender's end
+// is over only when the last receipt has arrived, so no payload is looked at after its OnSent.
 #pragma once
 
 #include <array>
@@ -38,7 +39,8 @@ class MemoryInbox {
   bool Put(Task task);
   // Makes a sleeping Take return with nothing.
   void Wake();
-  // Waits until there is something, Wake was called, or the clock shows `until_us`; looks for `spin_us` before it sleeps.
+  // Waits until there is something, Wake was called, or the clock shows `until_us`; looks for
+  // `spin_us` before it sleeps.
   void Take(const Clock& clock, int64_t until_us, int64_t spin_us, Ends& ends, Tasks& tasks);
   // Nothing is taken any more; returns what was left.
   std::pair<Ends, Tasks> CloseForGood();

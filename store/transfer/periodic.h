@@ -1,4 +1,5 @@
-// Work that a loop repeats: what `Transport::Every` keeps. No thread of its own; the loop asks when to wake and runs what is due.
+// Work that a loop repeats: what `Transport::Every` keeps. No thread of its own; the loop asks when
+// to wake and runs what is due.
 #pragma once
 
 #include <algorithm>
@@ -10,7 +11,8 @@
 
 namespace kedge {
 
-// Used on the loop only, except that Add may come before the loop sees traffic (the owner orders the two).
+// Used on the loop only, except that Add may come before the loop sees traffic (the owner orders
+// the two).
 class Periodic {
  public:
   static constexpr int64_t kNever = std::numeric_limits<int64_t>::max();

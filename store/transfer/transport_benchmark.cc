@@ -1,11 +1,14 @@
 // How fast the wire is, with nothing around it: two processes, one connection.
 //
-//   transport_benchmark serve ADDRESS [--digest]     prints the bound address, serves until it is killed
-//   transport_benchmark stream ADDRESS [SECONDS]     bulk messages out of a working set of 1 GiB; the receiver copies each
-//                                                    into another 1 GiB (and digests it first with --digest)
-//   transport_benchmark fetch ADDRESS [SECONDS]      the same the other way: the server streams, this process copies
-//   transport_benchmark pingpong ADDRESS BYTES       round trips: a request without payload, an answer with BYTES of it
-//   transport_benchmark idle ADDRESS [SECONDS]       connects and does nothing; prints the processor time it took
+//   transport_benchmark serve ADDRESS [--digest]     prints the bound address, serves until it is
+//   killed transport_benchmark stream ADDRESS [SECONDS]     bulk messages out of a working set of 1
+//   GiB; the receiver copies each
+//                                                    into another 1 GiB (and digests it first with
+//                                                    --digest)
+//   transport_benchmark fetch ADDRESS [SECONDS]      the same the other way: the server streams,
+//   this process copies transport_benchmark pingpong ADDRESS BYTES       round trips: a request
+//   without payload, an answer with BYTES of it transport_benchmark idle ADDRESS [SECONDS] connects
+//   and does nothing; prints the processor time it took
 //
 // Figures are in store/transfer/README.md. tools/bench measures the whole path.
 #include <sys/mman.h>
@@ -43,8 +46,7 @@ struct Head {
 };
 
 uint8_t* MapSet() {
-  void* p = mmap(nullptr, kSetBytes, PROT_READ | PROT_WRITE,
-                 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* p = mmap(nullptr, kSetBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   madvise(p, kSetBytes, MADV_HUGEPAGE);  // as arenas are
   std::memset(p, 1, kSetBytes);
   return static_cast<uint8_t*>(p);

@@ -8,7 +8,7 @@ void TransportCounters::Visit(std::string_view transport, MetricsVisitor& visito
   const auto visit = [&](std::string_view name, std::string_view help, std::string_view direction,
                          const std::atomic<uint64_t>& value) {
     const std::pair<std::string_view, std::string_view> labels[] = {{"transport", transport},
-                                                                   {"direction", direction}};
+                                                                    {"direction", direction}};
     const double number = static_cast<double>(value.load(std::memory_order_relaxed));
     visitor.Counter(name, help, MetricLabels(labels, direction.empty() ? 1 : 2), number);
   };

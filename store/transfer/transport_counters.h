@@ -12,9 +12,9 @@ namespace kedge {
 struct TransportCounters {
   std::atomic<uint64_t> messages_sent{0};
   std::atomic<uint64_t> messages_received{0};
-  std::atomic<uint64_t> bytes_sent{0};      // heads and payloads, without the wire's own framing
+  std::atomic<uint64_t> bytes_sent{0};  // heads and payloads, without the wire's own framing
   std::atomic<uint64_t> bytes_received{0};
-  std::atomic<uint64_t> sends_refused{0};   // RESOURCE_EXHAUSTED
+  std::atomic<uint64_t> sends_refused{0};  // RESOURCE_EXHAUSTED
   std::atomic<uint64_t> connections_opened{0};
   std::atomic<uint64_t> connections_closed{0};
 

@@ -29,8 +29,8 @@ struct MemoryNetwork::State {
 namespace {
 
 constexpr std::string_view kScheme = "memory://";
-constexpr int kMessagesPerTurn = 32;       // of one connection, before another one has its turn
-constexpr size_t kSpareBuffersMax = 64;    // heads kept for reuse, by connection
+constexpr int kMessagesPerTurn = 32;     // of one connection, before another one has its turn
+constexpr size_t kSpareBuffersMax = 64;  // heads kept for reuse, by connection
 constexpr size_t kSpareBufferBytes = 16 << 10;
 
 absl::StatusOr<std::string> NameOf(const std::string& address) {
@@ -93,9 +93,7 @@ class MemoryTransport final : public Transport {
   void Every(int64_t period_ms, std::function<void()> task) override;
   bool OnLoop() const override;
   void Shutdown() override;
-  void VisitMetrics(MetricsVisitor& visitor) const override {
-    counters_.Visit("memory", visitor);
-  }
+  void VisitMetrics(MetricsVisitor& visitor) const override { counters_.Visit("memory", visitor); }
 
   TransportHandler& handler() { return handler_; }
   const Clock& clock() const { return clock_; }
@@ -133,20 +131,19 @@ class MemoryTransport final : public Transport {
 
 thread_local const MemoryTransport* current_loop = nullptr;
 
-absl::Status MemoryConnection::Send(std::span<const uint8_t> head,
-                                    std::span<const uint8_t> payload, uint64_t cookie) {
+absl::Status MemoryConnection::Send(std::span<const uint8_t> head, std::span<const uint8_t> payload,
+                                    uint64_t cookie) {
   if (head.size() > kHeadBytesMax || payload.size() > kPayloadBytesMax) {
-    return absl::InvalidArgumentError(absl::StrCat("send: head of ", head.size(),
-                                                   " bytes, payload of ", payload.size(),
-                                                   "; at most ", kHeadBytesMax, " and ",
-                                                   kPayloadBytesMax));
+    return absl::InvalidArgumentError(
+        absl::StrCat("send: head of ", head.size(), " bytes, payload of ", payload.size(),
+                     "; at most ", kHeadBytesMax, " and ", kPayloadBytesMax));
   }
   const uint64_t bytes = head.size() + payload.size();
   if (queued_bytes_ + bytes > transport_.options().send_queue_bytes_max) {
     TransportCounters::Add(transport_.counters().sends_refused, 1);
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "send: ", queued_bytes_, " bytes are queued for ", peer_, ", at most ",
-        transport_.options().send_queue_bytes_max));
+    return absl::ResourceExhaustedError(absl::StrCat("send: ", queued_bytes_,
+                                                     " bytes are queued for ", peer_, ", at most ",
+                                                     transport_.options().send_queue_bytes_max));
   }
   MemoryMessage message;
   message.own = SpareBuffer();
@@ -202,8 +199,8 @@ MemoryTransport::MemoryTransport(std::shared_ptr<MemoryNetwork::State> network,
                                  TransportHandler& handler, Executor& executor, const Clock& clock,
                                  MemoryTransportOptions options)
     : network_(std::move(network)), handler_(handler), clock_(clock), options_(std::move(options)) {
-  loop_ = executor.StartLoop(options_.name.substr(0, 15), [this] { Turn(); },
-                             [this] { inbox_->Wake(); });
+  loop_ = executor.StartLoop(
+      options_.name.substr(0, 15), [this] { Turn(); }, [this] { inbox_->Wake(); });
 }
 
 absl::StatusOr<std::string> MemoryTransport::Listen(const std::string& address) {

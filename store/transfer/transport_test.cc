@@ -430,8 +430,7 @@ TEST_P(TransportTest, AddressesAreChecked) {
     const absl::Status status = client_->Listen(bad).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << bad << " " << status.ToString();
     EXPECT_NE(status.ToString().find("'" + bad + "'"), std::string::npos) << status.ToString();
-    const absl::Status connect =
-        OnLoop(*client_, [&] { return client_->Connect(bad).status(); });
+    const absl::Status connect = OnLoop(*client_, [&] { return client_->Connect(bad).status(); });
     EXPECT_EQ(connect.code(), absl::StatusCode::kInvalidArgument) << bad;
   }
 }

@@ -1,4 +1,5 @@
-// What the transport tests share: a handler made of lambdas, waiting with a generous limit, and payloads that tell their number.
+// What the transport tests share: a handler made of lambdas, waiting with a generous limit, and
+// payloads that tell their number.
 #pragma once
 
 #include <algorithm>
@@ -30,7 +31,7 @@ class LambdaHandler final : public TransportHandler {
   std::function<void(Connection&, uint64_t, const absl::Status&)> on_sent =
       [](Connection&, uint64_t, const absl::Status&) {};
   std::function<void(Connection&, const absl::Status&)> on_closed = [](Connection&,
-                                                                      const absl::Status&) {};
+                                                                       const absl::Status&) {};
 
   void OnAccepted(Connection& c) override { on_accepted(c); }
   void OnMessage(Connection& c, Bytes head, Bytes payload) override {

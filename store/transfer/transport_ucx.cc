@@ -150,11 +150,9 @@ thread_local const UcxTransport* current_loop = nullptr;
 
 UcxTransport::UcxTransport(TransportHandler& handler, Executor& executor, const Clock& clock,
                            UcxTransportOptions options)
-    : handler_(handler),
-      clock_(clock),
-      state_{handler, std::move(options), {}, {}, {}} {
-  loop_ = executor.StartLoop(state_.options.name.substr(0, 15), [this] { Turn(); },
-                             [this] { inbox_.Wake(); });
+    : handler_(handler), clock_(clock), state_{handler, std::move(options), {}, {}, {}} {
+  loop_ = executor.StartLoop(
+      state_.options.name.substr(0, 15), [this] { Turn(); }, [this] { inbox_.Wake(); });
 }
 
 // ---- the loop ----
@@ -222,15 +220,14 @@ void UcxTransport::Sleep(int64_t now_us) {
   if (due_us != Periodic::kNever) timeout_ms = std::max<int64_t>((due_us - now_us + 999) / 1000, 0);
   if (!state_.closing.empty()) timeout_ms = 1;
   if (!inbox_.BeginSleep()) return;
-  // poll, not epoll: a worker's descriptor is itself a nest of epolls, and one more that watched it all the time would be
-  // walked by the kernel for every segment that arrives.
+  // poll, not epoll: a worker's descriptor is itself a nest of epolls, and one more that watched it
+  // all the time would be walked by the kernel for every segment that arrives.
   poll_fds_.clear();
   poll_fds_.push_back({inbox_.event_fd(), POLLIN, 0});
   for (const auto& wire : wires_) {
     poll_fds_.push_back({wire->wire->worker.event_fd(), POLLIN, 0});
   }
-  poll(poll_fds_.data(), poll_fds_.size(),
-       static_cast<int>(std::min<int64_t>(timeout_ms, 60'000)));
+  poll(poll_fds_.data(), poll_fds_.size(), static_cast<int>(std::min<int64_t>(timeout_ms, 60'000)));
   inbox_.EndSleep();
 }
 
@@ -247,8 +244,7 @@ absl::StatusOr<UcxTransport::WireContext*> UcxTransport::WireFor(const std::stri
   if (!worker.ok()) return worker.status();
   auto result = std::make_unique<WireContext>();
   result->transport = this;
-  result->wire =
-      std::make_unique<UcxWire>(scheme, device, *std::move(context), *std::move(worker));
+  result->wire = std::make_unique<UcxWire>(scheme, device, *std::move(context), *std::move(worker));
   result->wire->counters = scheme == "tcp" ? &tcp_counters_ : &shm_counters_;
   for (const unsigned id : {kAmHeadInHeader, kAmHeadInData}) {
     ucp_am_handler_param_t params{};
@@ -258,8 +254,7 @@ absl::StatusOr<UcxTransport::WireContext*> UcxTransport::WireFor(const std::stri
     params.flags = UCP_AM_FLAG_WHOLE_MSG;
     params.cb = id == kAmHeadInHeader ? &UcxTransport::OnHeadInHeader : &UcxTransport::OnHeadInData;
     params.arg = result.get();
-    const ucs_status_t status =
-        ucp_worker_set_am_recv_handler(result->wire->worker.get(), &params);
+    const ucs_status_t status = ucp_worker_set_am_recv_handler(result->wire->worker.get(), &params);
     if (status != UCS_OK) return UcxError("ucp_worker_set_am_recv_handler", status);
   }
   wires_.push_back(std::move(result));
@@ -363,8 +358,8 @@ ucs_status_t UcxTransport::OnHeadInHeader(void* wire_context, const void* header
   return UCS_OK;
 }
 
-ucs_status_t UcxTransport::OnHeadInData(void* wire_context, const void* header,
-                                        size_t header_bytes, void* data, size_t bytes,
+ucs_status_t UcxTransport::OnHeadInData(void* wire_context, const void* header, size_t header_bytes,
+                                        void* data, size_t bytes,
                                         const ucp_am_recv_param_t* param) {
   WireContext& context = *static_cast<WireContext*>(wire_context);
   UcxConnection* const connection = Receiver(context, *param);

@@ -1,5 +1,6 @@
 // What needs a second process: peers that are killed or stopped, and strangers that talk nonsense.
-// This program is its own peer: `--peer-send ADDRESS` floods, `--peer-serve ADDRESS` checks what it gets.
+// This program is its own peer: `--peer-send ADDRESS` floods, `--peer-serve ADDRESS` checks what it
+// gets.
 #include "store/transfer/transport_ucx.h"
 
 #include <arpa/inet.h>
@@ -11,6 +12,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <random>
 #include <string>
 #include <vector>
@@ -140,7 +142,8 @@ TEST_P(UcxTest, APeerThatIsKilledIsMissed) {
   EXPECT_EQ(wrong.value(), 0u);
 }
 
-// The peer is stopped, we give up and use our memory for something else, the peer goes on: it must not see that.
+// The peer is stopped, we give up and use our memory for something else, the peer goes on: it must
+// not see that.
 TEST_P(UcxTest, AStoppedPeerHoldsNothing) {
   Peer peer("--peer-serve", Any());
   const std::string address = peer.Line();
@@ -164,8 +167,7 @@ TEST_P(UcxTest, AStoppedPeerHoldsNothing) {
   for (bool full = false; !full;) {
     full = OnLoop(*client.transport, [&] {
       FillPattern(payloads.emplace_back(kPayloadBytes), accepted);
-      const bool ok =
-          connection->Send(BytesOf(accepted), payloads.back(), payloads.size()).ok();
+      const bool ok = connection->Send(BytesOf(accepted), payloads.back(), payloads.size()).ok();
       accepted += ok ? 1 : 0;
       return !ok;
     });
@@ -242,8 +244,9 @@ TEST_P(UcxTest, NonsenseOnThePortsDisturbsNobody) {
   std::mt19937_64 random(7);
   const std::vector<uint16_t> ports = ListeningPorts();
   ASSERT_FALSE(ports.empty());
-  // UCX 1.13 reads what arrives at the port of the listener as its own and aborts on a length that contradicts (an assertion in
-  // its tcp_sockcm_ep.c): that port must not be open to strangers (README.md). Scanners that say nothing do no harm.
+  // UCX 1.13 reads what arrives at the port of the listener as its own and aborts on a length that
+  // contradicts (an assertion in its tcp_sockcm_ep.c): that port must not be open to strangers
+  // (README.md). Scanners that say nothing do no harm.
   const auto given = static_cast<uint16_t>(std::stoi(address.substr(address.rfind(':') + 1)));
   TalkNonsense(given, {});
   for (const uint16_t port : ports) {
@@ -268,22 +271,31 @@ TEST_P(UcxTest, APortCanBeUsedAgain) {
   for (int life = 0; life < 3; ++life) {
     Count answered;
     End server, client;
-    server.handler.on_message = [](Connection& c, auto head, auto) {
-      (void)c.Send(head, {}, 0);
-    };
+    server.handler.on_message = [](Connection& c, auto head, auto) { (void)c.Send(head, {}, 0); };
     client.handler.on_message = [&](Connection&, auto, auto) { answered.Add(); };
     server.Start();
     client.Start();
     const absl::StatusOr<std::string> bound = server.transport->Listen(address);
     ASSERT_TRUE(bound.ok()) << bound.status().ToString();
     address = *bound;
-    OnLoop(*client.transport, [&] {
-      (void)(*client.transport->Connect(address))->Send(BytesOf(1), {}, 0);
-    });
+    OnLoop(*client.transport,
+           [&] { (void)(*client.transport->Connect(address))->Send(BytesOf(1), {}, 0); });
     ASSERT_TRUE(answered.WaitFor(1));
     server.transport->Shutdown();  // first: its side of the connection stays in TIME_WAIT
     client.transport->Shutdown();
   }
+}
+
+// Variables that are meant for another user of UCX in the process (MPI, PyTorch).
+TEST_P(UcxTest, ForeignVariablesDoNoHarm) {
+  setenv("UCX_TLS", "ib", 1);
+  setenv("UCX_NO_SUCH_SETTING", "1", 1);
+  End server;
+  server.Start();
+  const absl::StatusOr<std::string> bound = server.transport->Listen(Any());
+  EXPECT_TRUE(bound.ok()) << bound.status().ToString();
+  unsetenv("UCX_TLS");
+  unsetenv("UCX_NO_SUCH_SETTING");
 }
 
 INSTANTIATE_TEST_SUITE_P(Wires, UcxTest, testing::Values("tcp", "shm"),

@@ -15,8 +15,8 @@ namespace kedge {
 namespace {
 
 absl::Status Malformed(const std::string& address, const char* why) {
-  return absl::InvalidArgumentError(
-      absl::StrCat("address '", address, "': ", why, "; expected tcp://HOST:PORT or shm://HOST:PORT"));
+  return absl::InvalidArgumentError(absl::StrCat("address '", address, "': ", why,
+                                                 "; expected tcp://HOST:PORT or shm://HOST:PORT"));
 }
 
 bool IsHostText(const std::string& host) {

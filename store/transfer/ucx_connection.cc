@@ -71,17 +71,16 @@ absl::Status UcxConnection::Send(std::span<const uint8_t> head, std::span<const 
                                  uint64_t cookie) {
   if (closing_) return absl::UnavailableError("send: the connection has ended");
   if (head.size() > kHeadBytesMax || payload.size() > payload_bytes_max()) {
-    return absl::InvalidArgumentError(absl::StrCat("send: head of ", head.size(),
-                                                   " bytes, payload of ", payload.size(),
-                                                   "; at most ", kHeadBytesMax, " and ",
-                                                   payload_bytes_max()));
+    return absl::InvalidArgumentError(
+        absl::StrCat("send: head of ", head.size(), " bytes, payload of ", payload.size(),
+                     "; at most ", kHeadBytesMax, " and ", payload_bytes_max()));
   }
   const uint64_t bytes = head.size() + payload.size();
   if (queued_bytes_ + bytes > loop_.options.send_queue_bytes_max) {
     TransportCounters::Add(wire_.counters->sends_refused, 1);
-    return absl::ResourceExhaustedError(
-        absl::StrCat("send: ", queued_bytes_, " bytes are queued for ", peer_, ", at most ",
-                     loop_.options.send_queue_bytes_max));
+    return absl::ResourceExhaustedError(absl::StrCat("send: ", queued_bytes_,
+                                                     " bytes are queued for ", peer_, ", at most ",
+                                                     loop_.options.send_queue_bytes_max));
   }
   std::unique_ptr<UcxSend> send = loop_.NewSend();
   send->connection = this;

@@ -1,8 +1,10 @@
-// One connection over a UCX endpoint, and what all connections of a loop share. Internal to transport_ucx.
+// One connection over a UCX endpoint, and what all connections of a loop share. Internal to
+// transport_ucx.
 //
-// A message waits in the connection's own queue until the window has room, then UCX has it (and may look at the payload
-// until it says so), then it is on the list `ended`, and the loop tells the owner. Every message goes through that list, also one
-// that UCX took at once or that was never given to it: callbacks never come inside Send or Close.
+// A message waits in the connection's own queue until the window has room, then UCX has it (and may
+// look at the payload until it says so), then it is on the list `ended`, and the loop tells the
+// owner. Every message goes through that list, also one that UCX took at once or that was never
+// given to it: callbacks never come inside Send or Close.
 #pragma once
 
 #include <ucp/api/ucp.h>
@@ -113,8 +115,8 @@ class UcxConnection final : public Connection {
   std::deque<std::unique_ptr<UcxSend>> small_;
   std::deque<std::unique_ptr<UcxSend>> bulk_;
   int small_in_a_row_ = 0;
-  uint64_t queued_bytes_ = 0;   // accepted and not told
-  uint64_t window_bytes_ = 0;   // with UCX
+  uint64_t queued_bytes_ = 0;  // accepted and not told
+  uint64_t window_bytes_ = 0;  // with UCX
   uint64_t window_sends_ = 0;
   bool closing_ = false;
   absl::Status why_;

@@ -6,6 +6,7 @@
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -42,6 +43,8 @@ class UcxLogCapture {
     va_copy(copy, args);
     vsnprintf(line, sizeof(line), format, copy);
     va_end(copy);
+    // Somebody else's variables are not our configuration: UCX may say so, and we go on.
+    if (std::strncmp(line, "unused env", 10) == 0) return UCS_LOG_FUNC_RC_CONTINUE;
     if (!kept_here->empty()) kept_here->append("; ");
     kept_here->append(line);
     return UCS_LOG_FUNC_RC_STOP;
@@ -54,8 +57,8 @@ class UcxLogCapture {
 thread_local std::string* UcxLogCapture::kept_here = nullptr;
 
 absl::Status SetupError(const char* what, ucs_status_t status, const std::string& log) {
-  return absl::FailedPreconditionError(absl::StrCat("ucx: ", what, ": ", ucs_status_string(status),
-                                                    log.empty() ? "" : ": ", log));
+  return absl::FailedPreconditionError(
+      absl::StrCat("ucx: ", what, ": ", ucs_status_string(status), log.empty() ? "" : ": ", log));
 }
 
 using Settings = std::vector<std::pair<const char*, std::string>>;
@@ -77,11 +80,12 @@ Settings SettingsOf(const std::string& scheme, const std::string& device) {
     settings.emplace_back("TLS", "tcp");
     return settings;
   }
-  // SysV segments are removed by the kernel with their last user, also after SIGKILL; posix ones are left in /dev/shm.
+  // SysV segments are removed by the kernel with their last user, also after SIGKILL; posix ones
+  // are left in /dev/shm.
   settings.emplace_back("TLS", "sysv,tcp");
   settings.emplace_back("MM_ERROR_HANDLING", "y");
-  // Shared memory has no zero-copy sends. UCX would choose one for a message that is sent while the two still meet over TCP,
-  // then hand it to shared memory and abort (assertion max_iov > 1).
+  // Shared memory has no zero-copy sends. UCX would choose one for a message that is sent while the
+  // two still meet over TCP, then hand it to shared memory and abort (assertion max_iov > 1).
   settings.emplace_back("ZCOPY_THRESH", "inf");
   settings.emplace_back("MM_SEG_SIZE", absl::StrCat(shm_fragment));
   settings.emplace_back("MM_FIFO_SIZE", "64");
@@ -98,7 +102,8 @@ absl::Status UcxError(const char* what, ucs_status_t status) {
 absl::StatusOr<UcxContext> UcxContext::Make(const std::string& scheme, const std::string& device) {
   UcxLogCapture log;
   ucp_config_t* config = nullptr;
-  ucs_status_t status = ucp_config_read(nullptr, nullptr, &config);
+  // Not UCX_*, which may be meant for another user of UCX in this process: KEDGE_UCX_*.
+  ucs_status_t status = ucp_config_read("KEDGE", nullptr, &config);
   if (status != UCS_OK) return SetupError("ucp_config_read", status, log.text());
   const std::unique_ptr<ucp_config_t, decltype(&ucp_config_release)> owner(config,
                                                                            &ucp_config_release);

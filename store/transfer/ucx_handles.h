@@ -1,4 +1,5 @@
-// One small owner for each kind of UCX handle, and the settings that Kedge gives UCX. Internal to transport_ucx.
+// One small owner for each kind of UCX handle, and the settings that Kedge gives UCX. Internal to
+// transport_ucx.
 #pragma once
 
 #include <ucp/api/ucp.h>
@@ -14,20 +15,25 @@ namespace kedge {
 
 absl::Status UcxError(const char* what, ucs_status_t status);
 
-// Chosen by measuring: README.md. Both ends of a connection have to agree on them, like on a format.
+// Chosen by measuring: README.md. Both ends of a connection have to agree on them, like on a
+// format.
 inline constexpr uint32_t kTcpPayloadBytes = 512 << 10;
 inline constexpr uint32_t kShmPayloadBytes = 60 << 10;
-// Room in a fragment for the head; with larger heads UCX cuts the message into several fragments and copies it together.
+// Room in a fragment for the head; with larger heads UCX cuts the message into several fragments
+// and copies it together.
 inline constexpr uint32_t kFragmentHeadBytes = 4000;
-// UCX 1.13 takes larger segments for shared memory, but its queue has 16 bits for a length: longer messages arrive cut off.
+// UCX 1.13 takes larger segments for shared memory, but its queue has 16 bits for a length: longer
+// messages arrive cut off.
 static_assert(kShmPayloadBytes + kFragmentHeadBytes < (64 << 10));
 // Larger heads travel as data, in front of the payload.
 inline constexpr uint32_t kAmHeaderBytesMax = 2 << 10;
 
-// A context for one scheme ("tcp", "shm") on one network device: active messages and wake-up, nothing else.
+// A context for one scheme ("tcp", "shm") on one network device: active messages and wake-up,
+// nothing else.
 class UcxContext {
  public:
-  // FailedPrecondition with UCX's own words when it does not take a setting; UCX's warnings count as errors.
+  // FailedPrecondition with UCX's own words when it does not take a setting; UCX's warnings count
+  // as errors.
   static absl::StatusOr<UcxContext> Make(const std::string& scheme, const std::string& device);
   ucp_context_h get() const { return context_.get(); }
 
@@ -57,7 +63,8 @@ class UcxWorker {
 
 class UcxListener {
  public:
-  // `on_request` runs inside ucp_worker_progress. AlreadyExists naming `text` when the port is taken.
+  // `on_request` runs inside ucp_worker_progress. AlreadyExists naming `text` when the port is
+  // taken.
   static absl::StatusOr<UcxListener> Make(const UcxWorker& worker, const ucs_sock_addr_t& address,
                                           const std::string& text,
                                           ucp_listener_conn_handler_t on_request);
@@ -71,7 +78,8 @@ class UcxListener {
   std::unique_ptr<ucp_listener, Destroy> listener_;
 };
 
-// What carries the active messages of an endpoint: "tcp/lo", "sysv+tcp"; empty while it is connecting.
+// What carries the active messages of an endpoint: "tcp/lo", "sysv+tcp"; empty while it is
+// connecting.
 std::string WireOf(ucp_ep_h endpoint);
 
 }  // namespace kedge
