@@ -96,6 +96,7 @@ class Kedged {
     auto control = ControlServer::Start(*node_, std::move(options));
     if (!control.ok()) return control.status();
     control_ = *std::move(control);
+    node_->SetControlAddress(control_->address());
     return absl::OkStatus();
   }
 
@@ -124,7 +125,6 @@ class Kedged {
   absl::Status MakeNode() {
     NodeOptions options;
     options.node_id = config_.node_id;
-    options.control_address = config_.control;
     options.durability = config_.durability == "ssd" ? kDurabilitySsd : kDurabilityHost;
     options.lease_ms_max = static_cast<uint32_t>(config_.lease_max_ms);
     options.put_idle_ms = static_cast<uint32_t>(config_.put_idle_ms);

@@ -91,6 +91,10 @@ absl::StatusOr<std::string> Node::Listen(const std::string& address) {
   return bound;
 }
 
+void Node::SetControlAddress(const std::string& address) {
+  transport_->Post([this, address] { control_address_ = address; });
+}
+
 void Node::Shutdown() {
   if (transport_ == nullptr) return;
   transport_->Shutdown();
@@ -272,7 +276,7 @@ void Node::ReplyError(Session& session, const FrameHeader& request, ResultCode c
   error.text = std::move(text);
   if (code == ResultCode::kStaleEpoch) {
     error.epoch = options_.epoch;
-    error.members = {{options_.node_id, data_address_, options_.control_address}};
+    error.members = {{options_.node_id, data_address_, control_address_}};
   }
   body_.clear();
   EncodeError(error, body_);

@@ -46,7 +46,6 @@ const char* KedgeVersion();  // "0.1.0"
 
 struct NodeOptions {
   std::string node_id = "node";
-  std::string control_address;  // told to clients; may be empty
   uint64_t epoch = 1;
   uint8_t durability =
       kDurabilityHost;  // of puts that leave it to the node. kDurabilitySsd needs an SSD
@@ -109,6 +108,9 @@ class Node final : private TransportHandler {
 
   // Opens a data address ("tcp://127.0.0.1:0"); returns the bound one. Before traffic starts.
   absl::StatusOr<std::string> Listen(const std::string& address);
+
+  // What clients are told of the control service; any thread, before traffic starts.
+  void SetControlAddress(const std::string& address);
 
   // Any thread. Says goodbye to the sessions, admits no put from now on, lets running ones finish,
   // writes what is unsaved to the SSD; all of it until `deadline_ms` from now. `done` runs once, on
@@ -251,6 +253,7 @@ class Node final : private TransportHandler {
   std::vector<uint32_t> free_slots_;
   uint64_t put_bytes_reserved_ = 0;
   std::string data_address_;
+  std::string control_address_;
   struct DrainState {
     bool flushing = false;
     int64_t deadline_ms = 0;

@@ -34,7 +34,7 @@ void Node::OnHello(Session& session, const Frame& frame) {
   welcome.lease_ms_max = options_.lease_ms_max;
   welcome.put_idle_ms = options_.put_idle_ms;
   welcome.has_ssd = ssd_ != nullptr;
-  welcome.members = {{options_.node_id, data_address_, options_.control_address}};
+  welcome.members = {{options_.node_id, data_address_, control_address_}};
   body_.clear();
   EncodeWelcome(welcome, body_);
   Reply(session, frame.header, FrameType::kWelcome);
