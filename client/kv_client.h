@@ -472,11 +472,10 @@ struct ClientOptions {
   std::string salt;     // the tenant's secret; never leaves the process
   std::string client_name;
   uint64_t tenant = 0;
-  uint32_t deadline_ms = 0;     // of requests that name none; 0: 10 s
-  uint32_t connect_ms = 0;      // how long Open waits; 0: 3 s
-  uint64_t window_bytes = 0;    // bulk bytes in flight in each direction; 0: the default
-  uint32_t verify_threads = 0;  // 0 or 1
-  bool wait = true;             // false: Open returns at once, requests miss until the node answers
+  uint32_t deadline_ms = 0;   // of requests that name none; 0: 10 s
+  uint32_t connect_ms = 0;    // how long Open waits; 0: 3 s
+  uint64_t window_bytes = 0;  // bulk bytes in flight in each direction; 0: the default
+  bool wait = true;           // false: Open returns at once, requests miss until the node answers
 };
 
 class Client {
@@ -494,7 +493,6 @@ class Client {
     c.deadline_ms = options.deadline_ms;
     c.connect_ms = options.connect_ms;
     c.window_bytes = options.window_bytes;
-    c.verify_threads = options.verify_threads;
     kedge_client* client = nullptr;
     if (auto s = Status::Last(kedge_open(&c, &client)); !s) return s;
     return Client(client);

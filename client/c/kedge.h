@@ -18,7 +18,7 @@
  * KEDGE_UNAVAILABLE.
  *
  * Threads. Every call may be made on any thread, on one client by many threads at once, except
- * where a call says otherwise. A client has one thread of its own, or two with verify_threads, and
+ * where a call says otherwise. A client has one loop of its own and
  * calls nothing of the caller's. Freeing or closing a handle while another thread is inside a call
  * with it is an error of the caller.
  *
@@ -104,9 +104,6 @@ typedef struct kedge_options {
   uint32_t deadline_ms;    /* of requests that name none; default 10,000 */
   uint32_t connect_ms;     /* how long kedge_open waits for the node; default 3,000 */
   uint64_t window_bytes;   /* bulk bytes in flight in each direction; default 32 MiB */
-  uint32_t verify_threads; /* threads beside the loop that check digests of fetched parts: 0 or 1;
-                              default 0 */
-  uint32_t reserved;
 } kedge_options;
 
 /* Blocks until the node answered or connect_ms passed (KEDGE_UNAVAILABLE; nothing is open then). */
