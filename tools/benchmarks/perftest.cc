@@ -90,7 +90,7 @@ absl::StatusOr<PerftestResult> RunPerftest(const PerftestCase& perftest) {
   usleep(150'000);  // the server prints nothing when it listens
   const pid_t client =
       Spawn(perftest,
-            {"ucx_perftest", "127.0.0.1", "-p", port, "-f", "-t", perftest.test, "-s",
+            {"ucx_perftest", "127.0.0.1", "-p", port, "-t", perftest.test, "-s",
              std::to_string(perftest.bytes), "-n", std::to_string(perftest.iterations), "-w",
              std::to_string(perftest.iterations / 10 + 1)},
             0, out[1]);
