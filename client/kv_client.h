@@ -612,4 +612,5 @@ class Client {
   internal::Handle<kedge_client, kedge_close> handle_;
 };
 
+// tidy: long-file, the whole SDK in one header is what a user wants to read
 }  // namespace kedge::sdk

@@ -56,10 +56,9 @@ void PutOperation::Begin(Engine& engine, uint32_t tag) {
   for (uint32_t i = sub.begin; i < sub.end; ++i) {
     const Item& item = question_.items[i];
     // Parts of the raw variant are equal.
-    const uint32_t part_bytes =
-        question_.variant == Variant::Raw()
-            ? static_cast<uint32_t>(item.payload_bytes / item.part_count)
-            : 0;
+    const uint32_t part_bytes = question_.variant == Variant::Raw()
+                                    ? static_cast<uint32_t>(item.payload_bytes / item.part_count)
+                                    : 0;
     body.items.push_back(
         {item.key, item.placement, item.payload_bytes, item.part_count, part_bytes});
   }

@@ -1,5 +1,6 @@
 #!/bin/bash
-# libkedge.so shows kedge_* and nothing else: it must not meet other versions of our libraries in the process that loads it.
+# libkedge.so shows kedge_* and nothing else: it must not meet other versions of our libraries in
+# the process that loads it.
 set -euo pipefail
 library=$1
 header=$2

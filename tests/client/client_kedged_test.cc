@@ -12,7 +12,7 @@
 #include <thread>
 #include <vector>
 
-#include "client/client_suite.h"
+#include "tests/client/client_suite.h"
 #include "tests/cluster/kedged_process.h"
 
 namespace kedge {

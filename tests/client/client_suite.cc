@@ -1,4 +1,4 @@
-#include "client/client_suite.h"
+#include "tests/client/client_suite.h"
 
 #include <algorithm>
 #include <cstring>

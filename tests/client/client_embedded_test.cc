@@ -6,7 +6,7 @@
 #include <cstdlib>
 #include <string>
 
-#include "client/client_suite.h"
+#include "tests/client/client_suite.h"
 
 namespace kedge {
 namespace {
