@@ -34,8 +34,8 @@ inline constexpr uint64_t kLayerBytesInFlightMin = 1ull << 20;
 // Sub-requests of one request on the way at once. Below what a node queues for one session.
 inline constexpr uint32_t kSubRequestsInFlightMax = 64;
 
-// Copy and digest go in stripes that stay in the first-level caches.
-inline constexpr uint32_t kStripeBytes = 16u << 10;
+// Digest and copy go in stripes that stay in the second-level cache.
+inline constexpr uint32_t kStripeBytes = 64u << 10;
 // Pieces of one item that arrived out of order and do not touch. A correct node stays far below.
 inline constexpr uint32_t kGapsMax = 4096;
 // Bytes that arrived before the header that says where they belong, for one item.

@@ -8,10 +8,15 @@
 #include <span>
 #include <vector>
 
+#include "store/transfer/stream_copy.h"
+
 namespace kedge {
 
 class ScatterList {
  public:
+  // Shorter runs are copied through the cache: streaming pays for large ones.
+  static constexpr uint64_t kStreamBytesMin = 4096;
+
   void Clear() {
     pieces_.clear();
     bytes_ = 0;
@@ -43,7 +48,11 @@ class ScatterList {
   void CopyIn(uint64_t offset, std::span<const uint8_t> bytes) const {
     const uint8_t* from = bytes.data();
     ForRange(offset, bytes.size(), [&](std::span<uint8_t> run) {
-      std::memcpy(run.data(), from, run.size());
+      if (run.size() < kStreamBytesMin) {
+        std::memcpy(run.data(), from, run.size());
+      } else {
+        StreamCopy(run.data(), from, run.size());
+      }
       from += run.size();
     });
   }

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "store/transfer/stream_copy.h"
 
 namespace kedge {
 
@@ -37,9 +38,16 @@ absl::Status PutSlot::Receive(uint64_t offset, std::span<const uint8_t> bytes) {
   }
   if (bytes.empty()) return absl::OkStatus();
   if (absl::Status status = AddRange(offset, offset + bytes.size()); !status.ok()) return status;
-  std::memcpy(image_ + layout_.payload_offset() + offset, bytes.data(), bytes.size());
+  // In order, as nearly always: digested where they are, in the cache, and copied past it.
+  if (part_bytes_ != 0 && offset == digested_) {
+    DigestUpTo(offset + bytes.size(), bytes.data(), offset);
+  }
+  uint8_t* payload = image_ + layout_.payload_offset();
+  StreamCopy(payload + offset, bytes.data(), bytes.size());
   received_ += bytes.size();
-  if (part_bytes_ != 0) DigestContiguous();
+  if (part_bytes_ != 0 && ranges_.front().first == 0) {
+    DigestUpTo(ranges_.front().second, payload, 0);  // what came early and has its turn now
+  }
   return absl::OkStatus();
 }
 
@@ -69,15 +77,13 @@ absl::Status PutSlot::AddRange(uint64_t begin, uint64_t end) {
   return absl::OkStatus();
 }
 
-void PutSlot::DigestContiguous() {
-  if (ranges_.front().first != 0) return;
-  const uint64_t end = ranges_.front().second;
-  const uint8_t* payload = image_ + layout_.payload_offset();
+// The bytes from digested_ to `end`; `source` begins with the payload's byte `source_offset`.
+void PutSlot::DigestUpTo(uint64_t end, const uint8_t* source, uint64_t source_offset) {
   while (digested_ < end) {
     const auto part = static_cast<uint32_t>(digests_.size());
     const uint64_t part_begin = uint64_t{part_bytes_} * part;
     const uint64_t upto = std::min(end, PartEnd(part));
-    const std::span<const uint8_t> bytes(payload + digested_, upto - digested_);
+    const std::span<const uint8_t> bytes(source + (digested_ - source_offset), upto - digested_);
     if (digested_ == part_begin && upto == PartEnd(part)) {
       digests_.push_back(PartDigest(key_, variant_, part, bytes));
     } else {

@@ -59,7 +59,7 @@ class PutSlot {
  private:
   absl::Status CheckHeader(const BlockHeader& header) const;
   absl::Status AddRange(uint64_t begin, uint64_t end);
-  void DigestContiguous();
+  void DigestUpTo(uint64_t end, const uint8_t* source, uint64_t source_offset);
   uint64_t PartEnd(uint32_t part) const { return uint64_t{part_bytes_} * (part + 1); }
 
   BlockKey key_;

@@ -43,7 +43,8 @@ struct Figure {
   std::string note = {};  // for people: p50 and p99, which way of the yardstick won
 };
 
-// Runs `rounds` rounds of ours, yardstick, yardstick, ours. The first error ends it.
+// Runs ours and the yardstick once untimed, then `rounds` rounds of ours, yardstick, yardstick,
+// ours. The first error ends it.
 absl::StatusOr<Figure> Compare(const std::string& bench, const std::string& name,
                                const std::string& unit, const std::string& baseline,
                                Direction direction, int rounds, const Measurement& ours,
