@@ -310,6 +310,10 @@ KEDGE_API kedge_code kedge_sequence_from_hashes(kedge_model* model, const void* 
 KEDGE_API void kedge_sequence_free(kedge_sequence* sequence); /* requests made from it go on */
 #define KEDGE_SEQUENCE_BLOCKS_MAX 65536u
 KEDGE_API uint32_t kedge_sequence_blocks(const kedge_sequence* sequence);
+/* The key of one block, for logs and `kedgectl inspect`. A block of a chain lives where its chain
+ * does, which its key does not tell: kedge_get, kedge_exists and kedge_remove look where a value of
+ * that key would live and mostly answer KEDGE_ABSENT. Ask with kedge_match, read with kedge_fetch.
+ */
 KEDGE_API kedge_code kedge_sequence_key(const kedge_sequence* sequence, uint32_t block,
                                         kedge_key* key);
 
