@@ -1,5 +1,7 @@
 #include "gpu/kernels/cast.h"
 
+#include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
 
@@ -99,10 +101,25 @@ void CastToFloat(DType dtype, const void* source, int64_t count, float* target) 
   if (count <= 0) return;
   if (dtype == DType::kF32) {
     std::memcpy(target, source, count * sizeof(float));
-  } else if (dtype == DType::kBf16) {
-    HWY_DYNAMIC_DISPATCH(FromBf16)(static_cast<const uint16_t*>(source), count, target);
-  } else {
-    HWY_DYNAMIC_DISPATCH(FromF16)(static_cast<const uint16_t*>(source), count, target);
+    return;
+  }
+  const auto convert = [dtype](const uint16_t* from, int64_t n, float* to) {
+    if (dtype == DType::kBf16) {
+      HWY_DYNAMIC_DISPATCH(FromBf16)(from, n, to);
+    } else {
+      HWY_DYNAMIC_DISPATCH(FromF16)(from, n, to);
+    }
+  };
+  if (reinterpret_cast<uintptr_t>(source) % alignof(uint16_t) == 0) {
+    return convert(static_cast<const uint16_t*>(source), count, target);
+  }
+  // A safetensors file may put a tensor at an odd byte. Rare: by way of an aligned copy.
+  std::array<uint16_t, 1024> aligned;
+  const auto* bytes = static_cast<const uint8_t*>(source);
+  for (int64_t i = 0; i < count; i += static_cast<int64_t>(aligned.size())) {
+    const int64_t n = std::min<int64_t>(count - i, static_cast<int64_t>(aligned.size()));
+    std::memcpy(aligned.data(), bytes + i * 2, n * 2);
+    convert(aligned.data(), n, target + i);
   }
 }
 
@@ -113,11 +130,10 @@ void CastFromFloat(DType dtype, const float* source, int64_t count, void* target
     std::memcpy(target, source, count * sizeof(float));
     return;
   }
-  uint16_t* out = static_cast<uint16_t*>(target);
-  if (dtype == DType::kBf16) {
-    for (int64_t i = 0; i < count; ++i) out[i] = FloatToBf16(source[i]);
-  } else {
-    for (int64_t i = 0; i < count; ++i) out[i] = FloatToF16(source[i]);
+  uint8_t* out = static_cast<uint8_t*>(target);
+  for (int64_t i = 0; i < count; ++i) {
+    const uint16_t value = dtype == DType::kBf16 ? FloatToBf16(source[i]) : FloatToF16(source[i]);
+    std::memcpy(out + i * 2, &value, 2);
   }
 }
 

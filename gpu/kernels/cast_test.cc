@@ -101,6 +101,20 @@ TEST(Cast, CopiesF32AndAcceptsNothing) {
   CastFromFloat(DType::kBf16, nullptr, 0, nullptr);
 }
 
+// As a tensor in a safetensors file may lie. UBSan judges the loads and stores.
+TEST(Cast, TakesAnyAlignment) {
+  constexpr int64_t kCount = 3000;
+  for (DType dtype : {DType::kF16, DType::kBf16, DType::kF32}) {
+    std::vector<float> in(kCount);
+    for (int64_t i = 0; i < kCount; ++i) in[i] = static_cast<float>(i % 251) - 125;
+    std::vector<uint8_t> memory(kCount * 4 + 1);
+    std::vector<float> out(kCount);
+    CastFromFloat(dtype, in.data(), kCount, memory.data() + 1);
+    CastToFloat(dtype, memory.data() + 1, kCount, out.data());
+    EXPECT_EQ(in, out) << DTypeName(dtype);
+  }
+}
+
 #if KEDGE_CUDA
 
 using CastCudaTest = CudaTwin;
