@@ -120,6 +120,9 @@ class UcxTest : public testing::TestWithParam<std::string> {
 };
 
 TEST_P(UcxTest, APeerThatIsKilledIsMissed) {
+  if (std::string(GetParam()) == "shm") {
+    GTEST_SKIP() << "a peer that dies while it writes into our queue blocks it (README.md, Limits)";
+  }
   Count received, wrong, closed;
   End server;
   server.handler.on_message = [&](Connection&, auto head, auto payload) {
