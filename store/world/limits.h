@@ -45,35 +45,20 @@ inline constexpr uint32_t kPutShareOfHostPercent = 50;
 
 // Engine ranks of a large pod, each with a few connections.
 inline constexpr uint32_t kSessionsMax = 4096;
-// A session without a frame and without a connection is forgotten after this; its leases and slots
-// end earlier.
-inline constexpr uint32_t kSessionIdleMs = 300'000;
-// A client sends a ping when it has been silent this long; two lost ones end the connection.
-inline constexpr uint32_t kPingMs = 5'000;
+// A session with something under way that says nothing for so long is over: its client has died, or
+// is stopped. Clients ping while requests are outstanding.
 inline constexpr uint32_t kSilenceMs = 20'000;
 // Requests under way in one session. More only wait longer.
 inline constexpr uint32_t kRequestsPerSessionMax = 256;
 
 // --- Data plane ---
 
-// Payload bytes handed to the transport and not yet sent, for one session and for all: what a
-// client that was stopped can hold down. Bounded by memory, not by speed: 64 MiB is 5 ms of 100
-// Gb/s.
-inline constexpr uint64_t kInFlightBytesPerSessionMax = 64ull << 20;
+// Payload bytes handed to the transport and not yet sent, of all sessions: what clients that were
+// stopped can pin. One connection has a window of its own (GetStream::kWindowBytes).
 inline constexpr uint64_t kInFlightBytesMax = 1ull << 30;
-// Requests that wait for a worker, in each lane. Small ones (match, remove, ping) have a lane of
-// their own, so that they do not stand behind bulk.
-inline constexpr uint32_t kSmallLaneDepthMax = 8192;
-inline constexpr uint32_t kBulkLaneDepthMax = 2048;
 // A request whose caller gave no deadline ends after this.
 inline constexpr uint32_t kRequestMsDefault = 30'000;
 inline constexpr uint32_t kRequestMsMax = 600'000;
-// An I/O loop polls this long after its last event before it sleeps: the next frame of a busy
-// client comes within it, and an idle node costs nothing.
-inline constexpr uint32_t kIoSpinUs = 50;
-// Drain: what is under way may go on this long after SIGTERM. Below Kubernetes' default grace of 30
-// s.
-inline constexpr uint32_t kDrainMs = 20'000;
 
 // --- Mover (host -> ssd, ssd -> host) ---
 
@@ -87,9 +72,6 @@ inline constexpr uint32_t kPromoteAttemptsMax = 100;
 // One append: large enough that the sync is a small part of it, small enough that it does not hold
 // up a durable put for long.
 inline constexpr uint64_t kMoverBatchBytes = 32ull << 20;
-// Eviction starts when the host tier is this full, and goes on to the lower mark.
-inline constexpr uint32_t kHostHighPercent = 95;
-inline constexpr uint32_t kHostLowPercent = 90;
 
 // --- SSD tier ---
 
@@ -116,13 +98,8 @@ static_assert(kLeaseSweepMs * 10 <= kLeaseMsDefault, "a lease ends about when it
 static_assert(kPutSweepMs * 10 <= kPutIdleMs, "a slot ends about when it should");
 static_assert(kPutSlotsPerSessionMax >= kBatchItemsMax, "a full batch finds slots");
 static_assert(kPutSlotsMax >= 2 * kPutSlotsPerSessionMax, "one session cannot take all slots");
-static_assert(kInFlightBytesPerSessionMax >= kBlockBytesMax, "the largest block can be under way");
-static_assert(kInFlightBytesMax >= 4 * kInFlightBytesPerSessionMax, "one session cannot take all");
-static_assert(kInFlightBytesPerSessionMax >= kPayloadBytesMax + kHeadBytesMax);
-static_assert(kSilenceMs > 2 * kPingMs, "two pings may be lost");
 static_assert(kRequestMsDefault <= kRequestMsMax);
 static_assert(kPutIdleMs < kSilenceMs, "slots of a client that vanished end before its connection");
-static_assert(kHostLowPercent < kHostHighPercent && kHostHighPercent < 100);
 static_assert(kMoverBatchBytes <= kSsdGroupBytesMax, "a mover's batch is one group");
 static_assert(kBlockHeaderBytesMax + 1024 <= kHeadBytesMax, "a block header fits a frame");
 static_assert(kSsdGroupBytesMax >= kBlockBytesMax, "a group holds the largest payload");
