@@ -38,6 +38,9 @@ struct AttentionArgs {
   int64_t kv_heads = 0;
   int64_t head_size = 0;
   float scale = 1.0f;  // usually 1 / sqrt(head_size)
+  // Hides more than the causal mask does: [rows, first_position + rows], 0 hides the key from the
+  // row; null hides nothing. A row must see itself. A hidden key adds exactly zero.
+  const uint8_t* visible = nullptr;  // memory of the device
 };
 
 // Depends on rows and heads only, not on first_position; ignores the pointers.

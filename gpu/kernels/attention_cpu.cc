@@ -95,6 +95,9 @@ struct Item {
   int64_t position(int64_t row) const {
     return args.first_position + first_token + row / layout.group;
   }
+  const uint8_t* visible(int64_t row) const {
+    return args.visible + (first_token + row / layout.group) * (args.first_position + args.rows);
+  }
 };
 
 // Heights of the tiles that rows are cut into: full ones, then small ones, then single rows.
@@ -178,6 +181,12 @@ void SoftmaxRow(const Item& item, int64_t row, int64_t first_key) {
     return;
   }
   for (int64_t j = visible; j < kKeyTile; ++j) scores[j] = -std::numeric_limits<float>::infinity();
+  if (item.args.visible != nullptr) {
+    const uint8_t* mask = item.visible(row) + first_key;
+    for (int64_t j = 0; j < visible; ++j) {
+      if (mask[j] == 0) scores[j] = -std::numeric_limits<float>::infinity();
+    }
+  }
   auto maxima = hn::LoadU(d, scores);
   for (int64_t j = lanes; j < kKeyTile; j += lanes) {
     maxima = hn::Max(maxima, hn::LoadU(d, scores + j));

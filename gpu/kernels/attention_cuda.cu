@@ -38,6 +38,8 @@ __global__ void AttentionKernel(AttentionArgs args) {
   const int64_t keys = args.first_position + row + 1;
   const int64_t token_stride = args.kv_heads * args.head_size;
   const int64_t head_offset = kv_head * args.head_size;
+  const uint8_t* visible =
+      args.visible == nullptr ? nullptr : args.visible + row * (args.first_position + args.rows);
 
   for (int64_t i = threadIdx.x; i < args.head_size; i += kThreads) {
     query[i] = args.q[row * args.q_stride + head * args.head_size + i] * args.scale;
@@ -50,7 +52,8 @@ __global__ void AttentionKernel(AttentionArgs args) {
   for (int64_t first_key = 0; first_key < keys; first_key += kKeyTile) {
     const int64_t key = first_key + threadIdx.x;
     float score = -INFINITY;
-    if (key < keys) {
+    const bool seen = key < keys && (visible == nullptr || visible[key] != 0);
+    if (seen) {
       score = 0.0f;
       for (int64_t i = 0; i < args.head_size; ++i) {
         const float k = LoadFloat(args.kv_dtype, args.k, key * token_stride + head_offset + i);
@@ -60,8 +63,9 @@ __global__ void AttentionKernel(AttentionArgs args) {
     const float tile_maximum =
         FoldThreads(score, memory, [](float a, float b) { return fmaxf(a, b); });
     const float new_maximum = fmaxf(maximum, tile_maximum);
-    const float shrink = expf(maximum - new_maximum);  // 0 at the first tile
-    const float weight = key < keys ? expf(score - new_maximum) : 0.0f;
+    // 0 at the first tile; while nothing was seen yet there is nothing to shrink.
+    const float shrink = maximum == new_maximum ? 1.0f : expf(maximum - new_maximum);
+    const float weight = seen ? expf(score - new_maximum) : 0.0f;
     weights[threadIdx.x] = weight;
     // The fold's barriers also make all weights visible.
     total = total * shrink + FoldThreads(weight, memory, [](float a, float b) { return a + b; });

@@ -90,6 +90,16 @@ class Sequence {
     return out;
   }
 
+  // The same without the first tokens.
+  Sequence From(int64_t tokens) const {
+    Sequence rest = *this;
+    const int64_t kv_bytes = tokens * shape_.kv_heads * shape_.head_size * FloatBytes(dtype_);
+    rest.q_.erase(rest.q_.begin(), rest.q_.begin() + tokens * stride_);
+    rest.k_.erase(rest.k_.begin(), rest.k_.begin() + kv_bytes);
+    rest.v_.erase(rest.v_.begin(), rest.v_.begin() + kv_bytes);
+    return rest;
+  }
+
  private:
   float Scale() const { return 1.0f / std::sqrt(static_cast<float>(shape_.head_size)); }
   std::vector<uint8_t> Stored(const std::vector<float>& values) const {
@@ -129,6 +139,38 @@ TEST(Attention, AgreesWithTheDefinition) {
         }
       }
     }
+  }
+}
+
+TEST(Attention, HiddenKeysAreAsIfTheyWereNotThere) {
+  CpuDevice device(2);
+  const Shape shape{6, 2, 24};
+  const int64_t width = shape.heads * shape.head_size;
+  const int64_t tokens = 200;
+  const Sequence sequence(shape, tokens, DType::kBf16, 8.0f);
+  const std::vector<float> causal = sequence.Attend(device, 0, tokens);
+  const auto attend = [&](const std::vector<uint8_t>& visible) {
+    std::vector<float> out(tokens * width, NAN);
+    AttentionArgs args = sequence.Args(0, tokens);
+    args.visible = visible.data();
+    args.out = out.data();
+    std::vector<float> scratch(AttentionScratchFloats(args), NAN);
+    args.scratch = scratch.data();
+    Attention(device, args);
+    return out;
+  };
+  std::vector<uint8_t> visible(tokens * tokens, 1);
+  EXPECT_EQ(std::memcmp(attend(visible).data(), causal.data(), causal.size() * sizeof(float)), 0)
+      << "a mask that hides nothing";
+  // Rows from 150 on see the keys from 130 on only: two whole tiles before are hidden.
+  for (int64_t row = 150; row < tokens; ++row)
+    std::fill_n(visible.begin() + row * tokens, 130, uint8_t{0});
+  const std::vector<float> masked = attend(visible);
+  EXPECT_EQ(std::memcmp(masked.data(), causal.data(), 150 * width * sizeof(float)), 0);
+  const Sequence moved = sequence.From(130);
+  for (int64_t row = 150; row < tokens; ++row) {
+    const std::vector<double> expected = moved.Reference(row - 130);
+    for (int64_t i = 0; i < width; ++i) ASSERT_NEAR(masked[row * width + i], expected[i], 1e-5);
   }
 }
 

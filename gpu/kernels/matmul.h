@@ -35,6 +35,10 @@ inline int64_t PackedFloats(int64_t outputs, int64_t inputs) {
 void PackWeights(CpuDevice& device, const float* weights, int64_t first_output, int64_t outputs,
                  int64_t inputs, float* packed);
 
+// Multiplies the weights of one output by `factor`: the output itself, exactly so when the factor
+// is a power of two.
+void ScaleOutput(int64_t output, int64_t inputs, float factor, float* packed);
+
 // Zeroes what fills up the last panel.
 void ZeroPadding(int64_t outputs, int64_t inputs, float* packed);
 

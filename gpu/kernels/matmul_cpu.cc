@@ -181,6 +181,11 @@ void PackWeights(CpuDevice& device, const float* weights, int64_t first_output, 
   });
 }
 
+void ScaleOutput(int64_t output, int64_t inputs, float factor, float* packed) {
+  float* to = packed + output / kPanelColumns * kPanelColumns * inputs + output % kPanelColumns;
+  for (int64_t k = 0; k < inputs; ++k) to[k * kPanelColumns] *= factor;
+}
+
 void ZeroPadding(int64_t outputs, int64_t inputs, float* packed) {
   const int64_t used = outputs % kPanelColumns;
   if (used == 0) return;

@@ -39,6 +39,9 @@ struct RopeTable {
 RopeTable MakeRopeTable(const std::vector<float>& frequencies, int64_t first_position,
                         int64_t rows);
 
+// The rotation back: a table whose angles are the negative ones.
+RopeTable Inverse(RopeTable table);
+
 // Rotates in place the first `heads` heads of each row: x is [rows, row_stride] fp32, a head is
 // head_size values (even), row r stands at the table's row r.
 void Rope(CpuDevice& device, const RopeTable& table, int64_t rows, int64_t heads, int64_t head_size,

@@ -47,6 +47,11 @@ RopeTable MakeRopeTable(const std::vector<float>& frequencies, int64_t first_pos
   return table;
 }
 
+RopeTable Inverse(RopeTable table) {
+  for (float& sin : table.sin) sin = -sin;
+  return table;
+}
+
 void Rope(CpuDevice& device, const RopeTable& table, int64_t rows, int64_t heads, int64_t head_size,
           int64_t row_stride, float* x) {
   const int64_t half = head_size / 2;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "gpu/kernels/attention.h"
@@ -11,6 +12,7 @@
 #include "gpu/kernels/rmsnorm.h"
 #include "gpu/kernels/rope.h"
 #include "gpu/kernels/swiglu.h"
+#include "gpu/model/twin.h"
 
 namespace kedge {
 namespace {
@@ -60,6 +62,7 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const std::string& directory,
   if (!config.ok()) return config.status();
   absl::StatusOr<ModelWeights> weights = LoadWeights(directory, *config, *cpu);
   if (!weights.ok()) return weights.status();
+  if (absl::Status s = MakeTwin(*config, options.twin_scale, *weights); !s.ok()) return s;
   ModelOptions complete = options;
   if (!complete.kv_dtype.has_value()) complete.kv_dtype = config->dtype;
   return std::unique_ptr<Model>(new Model(*std::move(config), complete, *cpu, *std::move(weights)));
@@ -101,6 +104,26 @@ absl::StatusOr<KvCache> Model::NewCache(int64_t max_tokens) const {
   }
   const KvCache::Geometry geometry{config_.layers, config_.kv_heads, config_.head_size, kv_dtype()};
   return KvCache::Create(device_, geometry, max_tokens);
+}
+
+absl::StatusOr<KvCache> Model::Fork(const KvCache& cache, int64_t tokens,
+                                    int64_t max_tokens) const {
+  if (tokens < 0 || tokens > cache.length() || tokens > max_tokens) {
+    return absl::InvalidArgumentError(absl::StrCat("tokens: ", tokens, " are not in a cache of ",
+                                                   cache.length(),
+                                                   ", or not in max_tokens = ", max_tokens));
+  }
+  if (absl::Status status = CheckCache(cache, tokens); !status.ok()) return status;
+  absl::StatusOr<KvCache> fork = NewCache(max_tokens);
+  if (!fork.ok()) return fork;
+  for (int64_t layer = 0; layer < config_.layers; ++layer) {
+    for (Component component : {Component::kK, Component::kV}) {
+      const std::span<const uint8_t> from = cache.PartSpan(layer, component, 0, tokens);
+      std::memcpy(fork->PartSpan(layer, component, 0, tokens).data(), from.data(), from.size());
+    }
+  }
+  fork->set_length(tokens);
+  return fork;
 }
 
 absl::Status Model::CheckCache(const KvCache& cache, int64_t tokens_after) const {
@@ -171,11 +194,18 @@ absl::Status Model::RunChunk(std::span<const int32_t> tokens, int64_t first, KvC
   const kernels::RopeTable rope = kernels::MakeRopeTable(rope_frequencies_, first, rows);
   kernels::Embedding(device_, weights_.embedding.as<float>(), tokens.data(), rows,
                      config_.hidden_size, work_.residual.data());
+  work_.visible.clear();
+  if (options.visible) {
+    for (int64_t token = first; token < first + rows; ++token) {
+      for (int64_t key = 0; key < first + rows; ++key)
+        work_.visible.push_back(key == token || (key < token && options.visible(token, key)));
+    }
+  }
   for (int64_t layer = 0; layer < config_.layers; ++layer) {
     if (wait && options.wait_for_layer) {
       if (absl::Status status = options.wait_for_layer(layer); !status.ok()) return status;
     }
-    AttentionBlock(layer, first, rows, rope, cache);
+    AttentionBlock(layer, first, rows, rope, cache, options);
     if (options.on_layer_done) options.on_layer_done(layer, first, rows);
     MlpBlock(layer, rows);
   }
@@ -184,11 +214,16 @@ absl::Status Model::RunChunk(std::span<const int32_t> tokens, int64_t first, KvC
 }
 
 void Model::AttentionBlock(int64_t layer, int64_t first, int64_t rows,
-                           const kernels::RopeTable& rope, KvCache& cache) {
+                           const kernels::RopeTable& rope, KvCache& cache,
+                           const PrefillOptions& options) {
   const LayerWeights& weights = weights_.layers[layer];
   kernels::RmsNorm(device_, work_.residual.data(), weights.attention_norm.as<float>(),
                    config_.rms_norm_epsilon, rows, config_.hidden_size, work_.normed.data());
   Multiply(weights.qkv, work_.normed.data(), nullptr, rows, work_.qkv.data());
+  if (options.on_keys) {
+    options.on_keys(layer, first, rows, work_.qkv.data() + config_.heads * config_.head_size,
+                    weights.qkv.outputs);
+  }
   // Queries and keys stand side by side, so one pass rotates both.
   kernels::Rope(device_, rope, rows, config_.heads + config_.kv_heads, config_.head_size,
                 weights.qkv.outputs, work_.qkv.data());
@@ -200,6 +235,8 @@ void Model::AttentionBlock(int64_t layer, int64_t first, int64_t rows,
   args.v = cache.PartSpan(layer, Component::kV, 0, first + rows).data();
   args.out = work_.attention.data();
   args.scratch = work_.attend.data();
+  if (!work_.visible.empty()) args.visible = work_.visible.data();
+  if (options.on_attention) options.on_attention(layer, args);
   kernels::Attention(device_, args);
   Multiply(weights.output, work_.attention.data(), work_.residual.data(), rows,
            work_.residual.data());

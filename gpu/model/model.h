@@ -26,6 +26,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "gpu/device/device_cpu.h"
+#include "gpu/kernels/attention.h"
+#include "gpu/kernels/rope.h"
 #include "gpu/model/kv_cache.h"
 #include "gpu/model/model_config.h"
 #include "gpu/model/weights.h"
@@ -36,6 +38,9 @@ namespace kedge {
 struct ModelOptions {
   int64_t block_tokens = 64;      // a multiple of 32, at most 4096
   std::optional<DType> kv_dtype;  // f32, f16 or bf16; the config's torch_dtype when empty
+  // Keys as large models have them: some channels this many times larger, the answers unchanged
+  // (twin.h). A power of two; 1 changes nothing.
+  float twin_scale = 1.0f;
 };
 
 // Logits of one or more rows, row-major.
@@ -62,6 +67,20 @@ struct PrefillOptions {
   // KV that leaves while the prefill runs: the layer's keys and values of these tokens are final.
   // Called for each chunk in order, and in it for each layer in order. A chunk lies in one block.
   std::function<void(int64_t layer, int64_t first_token, int64_t tokens)> on_layer_done;
+
+  // Hides keys from a token beyond those after it: false hides. A token always sees itself. What is
+  // hidden adds exactly zero. Asked for each pair; for experiments, not for speed.
+  std::function<bool(int64_t token, int64_t key)> visible;
+
+  // The keys of a chunk as they are before rotation, in fp32: `keys` has `tokens` rows, `stride`
+  // floats apart, of kv_heads * head_size. Called as on_layer_done is, and before it.
+  std::function<void(int64_t layer, int64_t first_token, int64_t tokens, const float* keys,
+                     int64_t stride)>
+      on_keys;
+
+  // What a layer's attention is about to compute for a chunk: queries, keys, mask (attention.h).
+  // Called as on_layer_done is, and before it.
+  std::function<void(int64_t layer, const kernels::AttentionArgs& attention)> on_attention;
 };
 
 class Model {
@@ -82,6 +101,16 @@ class Model {
 
   // InvalidArgument when max_tokens is not in [1, config().max_positions].
   absl::StatusOr<KvCache> NewCache(int64_t max_tokens) const;
+
+  // A cache with the first `tokens` tokens of another, to go on differently from there.
+  // InvalidArgument when they are not in `cache` or `max_tokens` is smaller, or as NewCache's.
+  absl::StatusOr<KvCache> Fork(const KvCache& cache, int64_t tokens, int64_t max_tokens) const;
+
+  // The angles of `rows` positions from `first` on, for keys that move (kv_span.h).
+  kernels::RopeTable RopeTableAt(int64_t first, int64_t rows) const {
+    return kernels::MakeRopeTable(rope_frequencies_, first, rows);
+  }
+  CpuDevice& device() const { return device_; }
 
   // `tokens` is the whole sequence so far. Computes tokens [cache.length(), tokens.size()), extends
   // the cache by them and returns the logits of the last one (or of all computed). The tokens below
@@ -106,6 +135,7 @@ class Model {
     std::vector<float> activation;  // [rows, intermediate]
     std::vector<float> matmul;      // scratch
     std::vector<float> attend;      // scratch
+    std::vector<uint8_t> visible;   // [rows, keys]; empty when nothing is hidden
   };
 
   Model(ModelConfig config, ModelOptions options, CpuDevice& device, ModelWeights weights);
@@ -117,7 +147,7 @@ class Model {
   absl::Status RunChunk(std::span<const int32_t> tokens, int64_t first, KvCache& cache,
                         const PrefillOptions& options, bool wait);
   void AttentionBlock(int64_t layer, int64_t first, int64_t rows, const kernels::RopeTable& rope,
-                      KvCache& cache);
+                      KvCache& cache, const PrefillOptions& options);
   void StoreKv(int64_t layer, int64_t first, int64_t rows, KvCache& cache);
   void MlpBlock(int64_t layer, int64_t rows);
   void Multiply(const Linear& linear, const float* x, const float* residual, int64_t rows,
