@@ -7,7 +7,7 @@
 #include "absl/base/internal/raw_logging.h"
 #include "absl/strings/str_cat.h"
 #include "client/client_limits.h"
-#include "store/transfer/transport_ucx.h"
+#include "store/transfer/transport_net.h"
 #include "store/world/executor.h"
 
 namespace kedge {
@@ -51,7 +51,7 @@ absl::Status Engine::MakeTransport() {
   }
   executor_ = MakeThreadExecutor("kedge-client", 1);
   auto transport =
-      MakeUcxTransport(*this, *executor_, clock_, UcxTransportOptions{.name = "kedge-client"});
+      MakeNetTransport(*this, *executor_, clock_, NetTransportOptions{.name = "kedge-client"});
   if (!transport.ok()) return transport.status();
   transport_ = *std::move(transport);
   connect_address_ = address;

@@ -26,7 +26,7 @@
 #include "store/node/control_service.h"
 #include "store/node/metrics_server.h"
 #include "store/node/node.h"
-#include "store/transfer/transport_ucx.h"
+#include "store/transfer/transport_net.h"
 
 namespace kedge {
 namespace {
@@ -149,7 +149,7 @@ class Kedged {
       parts.ssd_index = MakeRocksdbIndex(config_.ssd_path + "/index");
     }
     parts.make_transport = [this](TransportHandler& handler) {
-      return MakeUcxTransport(handler, *executor_, clock_);
+      return MakeNetTransport(handler, *executor_, clock_);
     };
     absl::StatusOr<std::unique_ptr<Node>> node = Node::Create(std::move(options), std::move(parts));
     if (!node.ok()) {

@@ -28,7 +28,7 @@
 #include <vector>
 
 #include "store/transfer/stream_copy.h"
-#include "store/transfer/transport_ucx.h"
+#include "store/transfer/transport_net.h"
 #include "store/world/clock.h"
 #include "store/world/executor.h"
 
@@ -213,7 +213,7 @@ int Main(int argc, char** argv) {
   RealClock clock;
   std::unique_ptr<Executor> executor = MakeThreadExecutor("bench", 1);
   Bench bench(digest);
-  auto transport = MakeUcxTransport(bench, *executor, clock);
+  auto transport = MakeNetTransport(bench, *executor, clock);
   if (!transport.ok()) return 1;
   bench.transport = *std::move(transport);
   if (mode == "serve") {

@@ -23,6 +23,9 @@ void TransportCounters::Visit(std::string_view transport, MetricsVisitor& visito
         connections_opened);
   visit("kedge_transport_connections_closed_total", "Connections that ended.", "",
         connections_closed);
+  visit("kedge_transport_greetings_refused_total",
+        "Connections ended because the peer's greeting was not Kedge's, or another release's.", "",
+        greetings_refused);
 }
 
 }  // namespace kedge

@@ -17,6 +17,7 @@ struct TransportCounters {
   std::atomic<uint64_t> sends_refused{0};  // RESOURCE_EXHAUSTED
   std::atomic<uint64_t> connections_opened{0};
   std::atomic<uint64_t> connections_closed{0};
+  std::atomic<uint64_t> greetings_refused{0};  // strangers, and peers of another release
 
   void Sent(uint64_t bytes) { Add(messages_sent, 1), Add(bytes_sent, bytes); }
   void Received(uint64_t bytes) { Add(messages_received, 1), Add(bytes_received, bytes); }

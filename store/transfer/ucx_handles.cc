@@ -1,6 +1,5 @@
 #include "store/transfer/ucx_handles.h"
 
-#include <netinet/in.h>
 #include <ucs/debug/log_def.h>
 
 #include <cstdarg>
@@ -63,34 +62,22 @@ absl::Status SetupError(const char* what, ucs_status_t status, const std::string
 
 using Settings = std::vector<std::pair<const char*, std::string>>;
 
-Settings SettingsOf(const std::string& scheme, const std::string& device) {
-  const uint32_t tcp_fragment = kTcpPayloadBytes + kFragmentHeadBytes;
-  const uint32_t shm_fragment = kShmPayloadBytes + kFragmentHeadBytes;
-  Settings settings = {
-      {"NET_DEVICES", device},
-      {"SOCKADDR_TLS_PRIORITY", "tcp"},
-      // A node that comes back finds connections of its former life in TIME_WAIT on its port.
-      {"CM_REUSEADDR", "y"},
+Settings AllSettings() {
+  return {
+      // SysV segments are removed by the kernel with their last user, also after SIGKILL; posix
+      // ones are left in /dev/shm. No TCP beside it: UCX would open ports.
+      {"TLS", "sysv"},
+      {"MM_ERROR_HANDLING", "y"},
+      // The socket tells when the peer dies. UCX would look for its pid, which means nothing in
+      // another pid namespace.
+      {"KEEPALIVE_INTERVAL", "inf"},
       // No rendezvous: it needs the receiver to reach into the sender's memory.
       {"RNDV_THRESH", "inf"},
-      {"TX_SEG_SIZE", "16k"},
-      {"RX_SEG_SIZE", absl::StrCat(tcp_fragment)},
+      {"ZCOPY_THRESH", "inf"},  // shared memory has none
+      {"MM_SEG_SIZE", absl::StrCat(kShmPayloadBytes + kFragmentHeadBytes)},
+      {"MM_FIFO_SIZE", "64"},
+      {"MM_RX_BUFS_GROW", "64"},
   };
-  if (scheme == "tcp") {
-    settings.emplace_back("TLS", "tcp");
-    return settings;
-  }
-  // SysV segments are removed by the kernel with their last user, also after SIGKILL; posix ones
-  // are left in /dev/shm.
-  settings.emplace_back("TLS", "sysv,tcp");
-  settings.emplace_back("MM_ERROR_HANDLING", "y");
-  // Shared memory has no zero-copy sends. UCX would choose one for a message that is sent while the
-  // two still meet over TCP, then hand it to shared memory and abort (assertion max_iov > 1).
-  settings.emplace_back("ZCOPY_THRESH", "inf");
-  settings.emplace_back("MM_SEG_SIZE", absl::StrCat(shm_fragment));
-  settings.emplace_back("MM_FIFO_SIZE", "64");
-  settings.emplace_back("MM_RX_BUFS_GROW", "64");
-  return settings;
 }
 
 }  // namespace
@@ -99,7 +86,7 @@ absl::Status UcxError(const char* what, ucs_status_t status) {
   return absl::UnavailableError(absl::StrCat(what, ": ", ucs_status_string(status)));
 }
 
-absl::StatusOr<UcxContext> UcxContext::Make(const std::string& scheme, const std::string& device) {
+absl::StatusOr<UcxContext> UcxContext::Make() {
   UcxLogCapture log;
   ucp_config_t* config = nullptr;
   // Not UCX_*, which may be meant for another user of UCX in this process: KEDGE_UCX_*.
@@ -107,7 +94,7 @@ absl::StatusOr<UcxContext> UcxContext::Make(const std::string& scheme, const std
   if (status != UCS_OK) return SetupError("ucp_config_read", status, log.text());
   const std::unique_ptr<ucp_config_t, decltype(&ucp_config_release)> owner(config,
                                                                            &ucp_config_release);
-  for (const auto& [name, value] : SettingsOf(scheme, device)) {
+  for (const auto& [name, value] : AllSettings()) {
     status = ucp_config_modify(config, name, value.c_str());
     if (status != UCS_OK) return SetupError(name, status, log.text());
   }
@@ -150,34 +137,15 @@ absl::StatusOr<UcxWorker> UcxWorker::Make(const UcxContext& context) {
   return result;
 }
 
-absl::StatusOr<UcxListener> UcxListener::Make(const UcxWorker& worker,
-                                              const ucs_sock_addr_t& address,
-                                              const std::string& text,
-                                              ucp_listener_conn_handler_t on_request) {
-  UcxLogCapture log;
-  ucp_listener_params_t params{};
-  params.field_mask = UCP_LISTENER_PARAM_FIELD_SOCK_ADDR | UCP_LISTENER_PARAM_FIELD_CONN_HANDLER;
-  params.sockaddr = address;
-  params.conn_handler = on_request;
-  ucp_listener_h listener = nullptr;
-  const ucs_status_t status = ucp_listener_create(worker.get(), &params, &listener);
-  if (status == UCS_ERR_BUSY) {
-    return absl::AlreadyExistsError(absl::StrCat("address '", text, "' is taken"));
-  }
-  if (status != UCS_OK) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "address '", text, "': cannot listen: ", ucs_status_string(status), ": ", log.text()));
-  }
-  UcxListener result;
-  result.listener_.reset(listener);
+absl::StatusOr<std::vector<uint8_t>> UcxWorker::Address() const {
+  ucp_address_t* address = nullptr;
+  size_t bytes = 0;
+  const ucs_status_t status = ucp_worker_get_address(get(), &address, &bytes);
+  if (status != UCS_OK) return UcxError("ucp_worker_get_address", status);
+  const auto* begin = reinterpret_cast<const uint8_t*>(address);
+  std::vector<uint8_t> result(begin, begin + bytes);
+  ucp_worker_release_address(get(), address);
   return result;
-}
-
-uint16_t UcxListener::port() const {
-  ucp_listener_attr_t attributes{};
-  attributes.field_mask = UCP_LISTENER_ATTR_FIELD_SOCKADDR;
-  if (ucp_listener_query(listener_.get(), &attributes) != UCS_OK) return 0;
-  return ntohs(reinterpret_cast<const sockaddr_in*>(&attributes.sockaddr)->sin_port);
 }
 
 std::string WireOf(ucp_ep_h endpoint) {
@@ -197,8 +165,7 @@ std::string WireOf(ucp_ep_h endpoint) {
     if (line.find("lane[") == std::string::npos || line.find(" am ") == std::string::npos) continue;
     const size_t name = line.find(':', line.find(']') + 2) + 1;
     std::string wire = line.substr(name, line.find('.', name) - name);
-    if (wire.compare(0, 4, "tcp/") == 0) return wire;
-    return wire.substr(0, wire.find('/')) + "+tcp";
+    return wire.substr(0, wire.find('/'));
   }
   return "";
 }

@@ -1,5 +1,5 @@
 // One small owner for each kind of UCX handle, and the settings that Kedge gives UCX. Internal to
-// transport_ucx.
+// transport_net.
 #pragma once
 
 #include <ucp/api/ucp.h>
@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -15,9 +16,7 @@ namespace kedge {
 
 absl::Status UcxError(const char* what, ucs_status_t status);
 
-// Chosen by measuring: README.md. Both ends of a connection have to agree on them, like on a
-// format.
-inline constexpr uint32_t kTcpPayloadBytes = 512 << 10;
+// Chosen by measuring: README.md. Both ends of a connection have to agree on it, like on a format.
 inline constexpr uint32_t kShmPayloadBytes = 60 << 10;
 // Room in a fragment for the head; with larger heads UCX cuts the message into several fragments
 // and copies it together.
@@ -28,13 +27,12 @@ static_assert(kShmPayloadBytes + kFragmentHeadBytes < (64 << 10));
 // Larger heads travel as data, in front of the payload.
 inline constexpr uint32_t kAmHeaderBytesMax = 2 << 10;
 
-// A context for one scheme ("tcp", "shm") on one network device: active messages and wake-up,
-// nothing else.
+// A context for shared memory: active messages and wake-up, nothing else.
 class UcxContext {
  public:
   // FailedPrecondition with UCX's own words when it does not take a setting; UCX's warnings count
   // as errors.
-  static absl::StatusOr<UcxContext> Make(const std::string& scheme, const std::string& device);
+  static absl::StatusOr<UcxContext> Make();
   ucp_context_h get() const { return context_.get(); }
 
  private:
@@ -50,6 +48,8 @@ class UcxWorker {
   static absl::StatusOr<UcxWorker> Make(const UcxContext& context);
   ucp_worker_h get() const { return worker_.get(); }
   int event_fd() const { return event_fd_; }  // the worker's own
+  // Where others reach it.
+  absl::StatusOr<std::vector<uint8_t>> Address() const;
   uint32_t am_header_bytes_max() const { return am_header_bytes_max_; }
 
  private:
@@ -61,25 +61,7 @@ class UcxWorker {
   uint32_t am_header_bytes_max_ = 0;
 };
 
-class UcxListener {
- public:
-  // `on_request` runs inside ucp_worker_progress. AlreadyExists naming `text` when the port is
-  // taken.
-  static absl::StatusOr<UcxListener> Make(const UcxWorker& worker, const ucs_sock_addr_t& address,
-                                          const std::string& text,
-                                          ucp_listener_conn_handler_t on_request);
-  ucp_listener_h get() const { return listener_.get(); }
-  uint16_t port() const;
-
- private:
-  struct Destroy {
-    void operator()(ucp_listener_h l) const { ucp_listener_destroy(l); }
-  };
-  std::unique_ptr<ucp_listener, Destroy> listener_;
-};
-
-// What carries the active messages of an endpoint: "tcp/lo", "sysv+tcp"; empty while it is
-// connecting.
+// What carries the active messages of an endpoint: "sysv"; empty while it is connecting.
 std::string WireOf(ucp_ep_h endpoint);
 
 }  // namespace kedge

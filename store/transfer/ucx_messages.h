@@ -1,4 +1,4 @@
-// How a message looks as a UCX active message. Internal to transport_ucx; part of what two ends
+// How a message looks as a UCX active message. Internal to transport_net; part of what two ends
 // have to agree on.
 #pragma once
 

@@ -53,6 +53,11 @@ inline constexpr uint32_t kRequestsPerSessionMax = 256;
 
 // --- Data plane ---
 
+// A new connection says who it is within this: a round trip and the set-up of a queue, with room
+// for a machine that is overloaded.
+inline constexpr uint32_t kGreetingMs = 5'000;
+// Connections that have not yet said so. Past it new ones are dropped, and try again.
+inline constexpr uint32_t kGreetingsMax = 256;
 // Payload bytes handed to the transport and not yet sent, of all sessions: what clients that were
 // stopped can pin. One connection has a window of its own (GetStream::kWindowBytes).
 inline constexpr uint64_t kInFlightBytesMax = 1ull << 30;
