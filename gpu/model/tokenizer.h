@@ -52,6 +52,8 @@ class Tokenizer {
   std::optional<int32_t> Find(std::string_view text) const;
   // Is it an added token? Those of control (BOS, end of turn) are.
   bool IsAdded(int32_t token) const;
+  // What words outside the vocabulary become; nothing for BPE, which knows every text.
+  std::optional<int32_t> unknown() const { return unknown_; }
 
  private:
   struct Builder;

@@ -68,6 +68,10 @@ void Reporter::Print(const Figure& figure) {
                                    {"case", figure.name},
                                    {"value", figure.value},
                                    {"unit", figure.unit}};
+    if (figure.low && figure.high) {
+      line["low"] = *figure.low;
+      line["high"] = *figure.high;
+    }
     if (figure.ratio) {
       line["baseline"] = figure.baseline;
       line["baseline_value"] = *figure.baseline_value;
@@ -90,6 +94,8 @@ void Reporter::Print(const Figure& figure) {
     std::printf("%-34s %12.3f %-9s ", figure.name.c_str(), figure.value, figure.unit.c_str());
     if (figure.ratio) {
       std::printf("%8.2f %7.0f%%  %s", *figure.ratio, figure.spread * 100, against.c_str());
+    } else if (figure.low && figure.high) {
+      std::printf("[%.3f, %.3f]", *figure.low, *figure.high);
     } else {
       std::printf("%8s %8s ", "", "");
     }

@@ -37,6 +37,9 @@ struct Figure {
   std::string baseline = {};  // what the yardstick is; empty for a plain value
   std::optional<double> baseline_value = {};
   std::optional<double> ratio = {};
+  // A confidence interval of the value, where it is an estimate; both or none.
+  std::optional<double> low = {};
+  std::optional<double> high = {};
   double spread = 0;
   double baseline_spread = 0;
   bool is_void = false;

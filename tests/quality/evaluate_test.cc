@@ -1,0 +1,170 @@
+// The policies, and the questions that are asked over their KV, on a random model.
+#include "tests/quality/evaluate.h"
+
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gpu/kernels/cast.h"
+#include "gpu/kernels/sampling.h"
+#include "gpu/model/generate.h"
+#include "gpu/model/kv_span.h"
+#include "gtest/gtest.h"
+#include "tests/quality/policies.h"
+#include "tests/quality/testing_eval.h"
+
+namespace kedge::quality {
+namespace {
+
+using ::testing::HasSubstr;
+
+class EvaluateTest : public ::testing::Test {
+ protected:
+  EvaluateTest() : eval_(MakeTestingEvalModel("evaluate")), task_(MakeTestingTask(eval_)) {}
+
+  std::vector<Runner> Runners(int count) {
+    absl::StatusOr<std::vector<Runner>> runners = MakeRunners(eval_, count, {.block_tokens = 32});
+    EXPECT_TRUE(runners.ok()) << runners.status();
+    EXPECT_EQ(runners->size(), static_cast<size_t>(count));
+    return *std::move(runners);
+  }
+  PolicyKv Obtain(Model& model, const std::string& name, const EvalContext& context) {
+    absl::StatusOr<std::unique_ptr<KvPolicy>> policy = MakePolicy(name);
+    EXPECT_TRUE(policy.ok()) << policy.status();
+    EXPECT_EQ((*policy)->name(), name);
+    absl::StatusOr<KvCache> dense = DenseKv(model, context, CapacityFor(context));
+    EXPECT_TRUE(dense.ok()) << dense.status();
+    absl::StatusOr<PolicyKv> kv = (*policy)->Obtain(
+        model, {.context = context, .dense = *dense, .capacity = CapacityFor(context)});
+    EXPECT_TRUE(kv.ok()) << kv.status();
+    return *std::move(kv);
+  }
+  std::vector<float> Floats(const KvCache& cache, int64_t layer, Component component,
+                            int64_t tokens) {
+    std::vector<float> values(tokens * 32);
+    kernels::CastToFloat(cache.geometry().dtype, cache.PartSpan(layer, component, 0, tokens).data(),
+                         tokens * 32, values.data());
+    return values;
+  }
+
+  const EvalModel eval_;
+  const EvalTask task_;
+};
+
+TEST_F(EvaluateTest, FetchedIsDenseBitForBit) {
+  std::vector<Runner> runners = Runners(1);
+  Model& model = *runners[0].model;
+  for (const EvalContext& context : task_.contexts) {
+    PolicyKv dense = Obtain(model, "dense", context);
+    PolicyKv fetched = Obtain(model, "fetched", context);
+    EXPECT_EQ(dense.provenance, KvProvenance::kDense);
+    EXPECT_EQ(fetched.provenance, KvProvenance::kExact);
+    for (int64_t layer = 0; layer < 2; ++layer) {
+      for (Component component : {Component::kK, Component::kV}) {
+        const auto a = dense.cache.PartSpan(layer, component, 0, 93);
+        const auto b = fetched.cache.PartSpan(layer, component, 0, 93);
+        EXPECT_EQ(std::memcmp(a.data(), b.data(), a.size()), 0);
+      }
+    }
+    for (const EvalQuestion& question : context.questions) {
+      const absl::StatusOr<Logits> a = AnswerLogits(model, dense.cache, context, question);
+      const absl::StatusOr<Logits> b = AnswerLogits(model, fetched.cache, context, question);
+      ASSERT_TRUE(a.ok() && b.ok());
+      EXPECT_EQ(std::memcmp(a->values.data(), b->values.data(), a->values.size() * sizeof(float)),
+                0);
+    }
+  }
+}
+
+// By another way: a dense prefill in which fillings see themselves and BOS only, which stands
+// further away than where `none` computes them. In layer 0 values see nothing of that.
+TEST_F(EvaluateTest, NoneComputesFillingsAlone) {
+  std::vector<Runner> runners = Runners(1);
+  Model& model = *runners[0].model;
+  const EvalContext& context = task_.contexts[1];
+  const PolicyKv none = Obtain(model, "none", context);
+  const PolicyKv dense = Obtain(model, "dense", context);
+  EXPECT_EQ(none.provenance, KvProvenance::kMoved);
+  EXPECT_EQ(none.cache.length(), 93);
+  const EvalPiece& filling = context.pieces[3];
+  const std::span<const int32_t> tokens(context.tokens);
+  absl::StatusOr<KvSpan> alone =
+      ComputeAlone(model, tokens.first(1), tokens.subspan(filling.first, filling.count));
+  ASSERT_TRUE(alone.ok());
+  const auto values = none.cache.PartSpan(1, Component::kV, filling.first, filling.count);
+  EXPECT_EQ(std::memcmp(values.data(), alone->Layer(alone->values, 1).data(), values.size()), 0);
+  EXPECT_EQ(Floats(none.cache, 0, Component::kV, 93), Floats(dense.cache, 0, Component::kV, 93));
+  const std::vector<float> none_keys = Floats(none.cache, 0, Component::kK, 93);
+  const std::vector<float> dense_keys = Floats(dense.cache, 0, Component::kK, 93);
+  for (size_t i = 0; i < none_keys.size(); ++i) ASSERT_NEAR(none_keys[i], dense_keys[i], 0.06);
+  EXPECT_EQ(Floats(none.cache, 1, Component::kV, 11), Floats(dense.cache, 1, Component::kV, 11));
+  EXPECT_NE(Floats(none.cache, 1, Component::kV, 93), Floats(dense.cache, 1, Component::kV, 93));
+}
+
+TEST_F(EvaluateTest, TeacherForcingScoresAsDecodingDoes) {
+  std::vector<Runner> runners = Runners(1);
+  Model& model = *runners[0].model;
+  EvalContext context = task_.contexts[0];
+  PolicyKv none = Obtain(model, "none", context);
+  // The answer that decoding gives is right in every token, and another in its first wrong one.
+  std::vector<int32_t> sequence = context.tokens;
+  EvalQuestion& question = context.questions[0];
+  sequence.insert(sequence.end(), question.tokens.begin(), question.tokens.end());
+  absl::StatusOr<KvCache> cache = model.Fork(none.cache, 93, 120);
+  absl::StatusOr<Logits> logits = model.Prefill(sequence, *cache);
+  absl::StatusOr<std::vector<int32_t>> answer = Generate(model, *cache, *logits, {.max_tokens = 6});
+  ASSERT_TRUE(answer.ok());
+  question.answer = *answer;
+  absl::StatusOr<KvCache> room = model.Fork(none.cache, 93, 120);
+  absl::StatusOr<Logits> rows = AnswerLogits(model, *room, context, question);
+  ASSERT_TRUE(rows.ok()) << rows.status();
+  EXPECT_EQ(room->length(), 93) << "the next question finds the context";
+  ASSERT_EQ(rows->rows(), 6);
+  for (int64_t i = 0; i < 6; ++i) EXPECT_EQ(kernels::ArgMax(rows->row(i)), (*answer)[i]);
+  EXPECT_EQ(std::memcmp(rows->row(0).data(), logits->row(0).data(), 102 * sizeof(float)), 0);
+}
+
+TEST_F(EvaluateTest, ResultsDoNotDependOnThreads) {
+  const auto evaluate = [&](int threads) {
+    Policies policies;
+    for (const char* name : {"none", "fetched"}) policies.push_back(*MakePolicy(name));
+    std::vector<Runner> runners = Runners(threads);
+    size_t done = 0;
+    absl::StatusOr<std::vector<ContextScores>> scores =
+        Evaluate(task_, policies, runners, [&](size_t count) { done = count; });
+    EXPECT_TRUE(scores.ok()) << scores.status();
+    EXPECT_EQ(done, 3u);
+    return *std::move(scores);
+  };
+  const std::vector<ContextScores> one = evaluate(1);
+  const std::vector<ContextScores> two = evaluate(2);
+  ASSERT_EQ(one.size(), 3u);
+  double none_kl = 0;
+  for (size_t c = 0; c < 3; ++c) {
+    ASSERT_EQ(one[c].policies.size(), 3u);
+    for (size_t p = 0; p < 3; ++p) {
+      for (size_t q = 0; q < 3; ++q) {
+        const QuestionScore& a = one[c].policies[p][q];
+        EXPECT_EQ(a.right.size(), task_.contexts[c].questions[q].answer.size());
+        EXPECT_EQ(a.log_probability, two[c].policies[p][q].log_probability);
+        EXPECT_EQ(a.greedy, two[c].policies[p][q].greedy);
+        for (float kl : a.kl) {
+          if (p == 1) none_kl += kl;
+          EXPECT_TRUE(p == 1 || kl == 0.0f) << "dense and fetched are dense";
+        }
+      }
+    }
+  }
+  EXPECT_GT(none_kl, 0.01);
+}
+
+TEST(Policies, AnUnknownNameIsAnsweredWithTheNames) {
+  const absl::Status status = MakePolicy("magic").status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("'magic' is none of: dense, none, fetched"));
+}
+
+}  // namespace
+}  // namespace kedge::quality

@@ -1,0 +1,65 @@
+// A way of obtaining a context's KV: by computing it, from a store, through a codec, by reuse.
+//
+// Whatever changes KV is judged here by answers: the harness asks the same questions over every
+// policy's KV and over the dense one. A new way is one file with a class of this shape, and a line
+// in policies.cc.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "gpu/model/kv_cache.h"
+#include "gpu/model/model.h"
+#include "tests/quality/eval_context.h"
+
+namespace kedge::quality {
+
+// Where KV comes from (the least of all that it was made of).
+enum class KvProvenance {
+  kDense,       // computed over what really stands before it
+  kExact,       // came from a store, and was that
+  kCorrected,   // offsets were added (KVCOMM)
+  kRecomputed,  // some tokens were computed anew (DHD, CacheBlend, EPIC)
+  kMoved,       // computed elsewhere and moved, nothing more
+};
+const char* KvProvenanceName(KvProvenance provenance);
+
+struct PolicyKv {
+  KvCache cache;  // length: the context's tokens; room for `capacity` tokens
+  KvProvenance provenance = KvProvenance::kDense;
+  bool lossless = true;  // no codec that loses bits had a part in it
+};
+
+struct PolicyInput {
+  const EvalContext& context;
+  // The same context's dense KV: for codecs, and to measure against. What a policy of reuse looks
+  // at it makes that policy an oracle, and must say so.
+  const KvCache& dense;
+  int64_t capacity = 0;  // of the cache to return: the context, the longest question and answer
+};
+
+class KvPolicy {
+ public:
+  virtual ~KvPolicy() = default;
+
+  virtual std::string name() const = 0;
+
+  // Once before a task's contexts, for what learns from a consumer's past: `calibration` are
+  // contexts of the same task with other seeds. One thread.
+  virtual absl::Status Calibrate(Model& model, const std::vector<EvalContext>& calibration) {
+    (void)model;
+    (void)calibration;
+    return absl::OkStatus();
+  }
+
+  // Called by several threads at once, each with a model of its own (all of the same weights).
+  virtual absl::StatusOr<PolicyKv> Obtain(Model& model, const PolicyInput& input) const = 0;
+};
+
+// The whole context computed from its first token.
+absl::StatusOr<KvCache> DenseKv(Model& model, const EvalContext& context, int64_t capacity);
+
+}  // namespace kedge::quality

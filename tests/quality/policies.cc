@@ -1,0 +1,34 @@
+#include "tests/quality/policies.h"
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+
+namespace kedge::quality {
+
+std::vector<std::string> PolicyNames() { return {"dense", "none", "fetched"}; }
+
+absl::StatusOr<std::unique_ptr<KvPolicy>> MakePolicy(const std::string& name) {
+  if (name == "dense") return MakeDensePolicy();
+  if (name == "none") return MakeNonePolicy();
+  if (name == "fetched") return MakeFetchedPolicy();
+  return absl::InvalidArgumentError(
+      absl::StrCat("policy: '", name, "' is none of: ", absl::StrJoin(PolicyNames(), ", ")));
+}
+
+const char* KvProvenanceName(KvProvenance provenance) {
+  switch (provenance) {
+    case KvProvenance::kDense:
+      return "dense";
+    case KvProvenance::kExact:
+      return "exact";
+    case KvProvenance::kCorrected:
+      return "corrected";
+    case KvProvenance::kRecomputed:
+      return "recomputed";
+    case KvProvenance::kMoved:
+      return "moved";
+  }
+  return "unknown";
+}
+
+}  // namespace kedge::quality

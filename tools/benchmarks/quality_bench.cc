@@ -1,0 +1,271 @@
+// tools/bench quality: what a way of obtaining KV costs in answers, on any checkpoint.
+//
+// Every task of tests/quality/tasks is asked over dense KV and over each policy's, on the same
+// questions. Cases are described in tests/quality/summary.h: dense/accuracy/recall,
+// none/points_lost/role, none/kl/role. Values have 95% intervals, clustered by context; there is no
+// yardstick but dense itself. Besides: sink/mass and keys/channel_ratio, how LLM-like the model's
+// attention and keys are (tests/quality/statistics.h).
+//
+// Models: those that --model names, in order; without it the shipped ones, eval-1 and, unless
+// --quick, eval-2. Figures of the first have plain names, those of others begin with their name.
+// After each model its twin (gpu/model/twin.h), with names that begin with twin8/: keys have large
+// channels, dense answers are the same.
+//
+// --quick ends within a minute; its intervals are wider, and say so.
+#include <stdlib.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "tests/quality/eval_context.h"
+#include "tests/quality/eval_model.h"
+#include "tests/quality/evaluate.h"
+#include "tests/quality/policies.h"
+#include "tests/quality/statistics.h"
+#include "tests/quality/summary.h"
+#include "tests/quality/task_file.h"
+#include "tests/quality/task_source.h"
+#include "tools/benchmarks/measure.h"
+
+namespace kedge::quality {
+namespace {
+
+constexpr char kModels[] = "tests/quality/models/";
+constexpr int64_t kContexts = 240;
+constexpr int64_t kContextsQuick = 40;
+constexpr int64_t kCalibrationContexts = 40;
+constexpr size_t kStatisticsContexts = 4;
+
+struct Flags {
+  std::vector<std::string> models;
+  std::vector<std::string> policies = {"none", "fetched"};
+  std::vector<std::string> only;
+  std::string tasks;
+  std::string calibration;
+  std::string generator = "tests/quality/tasks/generate.py";
+  int64_t contexts = 0;
+  int threads = 0;
+  float twin = 8.0f;
+  bool query_aware = false;
+  bool quick = false;
+  bool json = false;
+};
+
+// A folder that is gone at the end.
+class ScratchFolder {
+ public:
+  ScratchFolder()
+      : path_((std::filesystem::temp_directory_path() / "kedge-tasks-XXXXXX").string()) {
+    if (::mkdtemp(path_.data()) == nullptr) path_.clear();
+  }
+  ~ScratchFolder() {
+    std::error_code ignored;
+    if (!path_.empty()) std::filesystem::remove_all(path_, ignored);
+  }
+  ScratchFolder(const ScratchFolder&) = delete;
+  ScratchFolder& operator=(const ScratchFolder&) = delete;
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+class Bench {
+ public:
+  explicit Bench(const Flags& flags) : flags_(flags), reporter_(flags.json) {}
+
+  absl::Status Run() {
+    if (absl::Status s = PrepareTasks(); !s.ok()) return s;
+    for (size_t i = 0; i < flags_.models.size(); ++i) {
+      absl::StatusOr<EvalModel> model = ReadEvalModel(flags_.models[i]);
+      if (!model.ok()) return model.status();
+      const std::string prefix = i == 0 ? "" : model->name + "/";
+      if (absl::Status s = RunModel(*model, prefix, 1.0f); !s.ok()) return s;
+      if (flags_.twin == 1.0f) continue;
+      const std::string twin = absl::StrCat(prefix, "twin", flags_.twin, "/");
+      if (absl::Status s = RunModel(*model, twin, flags_.twin); !s.ok()) return s;
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  absl::Status PrepareTasks() {
+    tests_ = flags_.tasks;
+    calibrations_ = flags_.calibration;
+    if (tests_.empty()) {
+      if (scratch_.path().empty()) return absl::UnavailableError("no temporary folder");
+      tests_ = scratch_.path() + "/test";
+      calibrations_ = scratch_.path() + "/calibration";
+      absl::Status s = GenerateTasks(flags_.generator, "test", flags_.contexts, tests_);
+      if (!s.ok()) return s;
+      s = GenerateTasks(flags_.generator, "calibration", kCalibrationContexts, calibrations_);
+      if (!s.ok()) return s;
+    }
+    absl::StatusOr<std::vector<std::string>> tasks = TasksIn(tests_);
+    if (!tasks.ok()) return tasks.status();
+    for (const std::string& name : flags_.only) {
+      if (std::find(tasks->begin(), tasks->end(), name) == tasks->end())
+        return absl::InvalidArgumentError(absl::StrCat("--task: no '", name, "' in ", tests_));
+    }
+    tasks_ = flags_.only.empty() ? *std::move(tasks) : flags_.only;
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<EvalTask> Read(const std::string& folder, const std::string& name,
+                                const EvalModel& model) const {
+    absl::StatusOr<TaskFile> file = ReadTaskFile(absl::StrCat(folder, "/", name, ".jsonl"));
+    if (!file.ok()) return file.status();
+    return MakeEvalTask(*file, model,
+                        {.query_aware = flags_.query_aware, .contexts = flags_.contexts});
+  }
+
+  absl::Status RunModel(const EvalModel& model, const std::string& prefix, float twin) {
+    absl::StatusOr<std::vector<Runner>> runners =
+        MakeRunners(model, flags_.threads, {.twin_scale = twin});
+    if (!runners.ok()) return runners.status();
+    bool first = true;
+    for (const std::string& name : tasks_) {
+      absl::StatusOr<EvalTask> task = Read(tests_, name, model);
+      if (!task.ok()) return task.status();
+      if (first) {
+        if (absl::Status s = PrintStatistics(*runners, *task, prefix); !s.ok()) return s;
+      }
+      first = false;
+      if (absl::Status s = RunTask(model, *task, *runners, prefix); !s.ok()) return s;
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status PrintStatistics(std::vector<Runner>& runners, const EvalTask& task,
+                               const std::string& prefix) {
+    absl::StatusOr<ModelStatistics> statistics =
+        MeasureModel(*runners[0].model, task.contexts, kStatisticsContexts);
+    if (!statistics.ok()) return statistics.status();
+    const auto print = [&](const std::string& name, const std::vector<double>& by_layer,
+                           const char* unit, const std::string& note) {
+      reporter_.PrintValue("quality", prefix + name, MeanOverLayers(by_layer), unit, note);
+      for (size_t layer = 0; layer < by_layer.size() && !flags_.quick; ++layer)
+        reporter_.PrintValue("quality", absl::StrCat(prefix, name, "/layer", layer),
+                             by_layer[layer], unit);
+    };
+    print("sink/mass", statistics->sink, "share",
+          absl::StrFormat("of attention goes to the first token; %.4f if to all alike",
+                          statistics->uniform));
+    print("keys/channel_ratio", statistics->key_channels, "ratio",
+          "largest key channel to the median one");
+    return absl::OkStatus();
+  }
+
+  absl::Status RunTask(const EvalModel& model, const EvalTask& task, std::vector<Runner>& runners,
+                       const std::string& prefix) {
+    Policies policies;
+    std::vector<std::string> names = {"dense"};
+    for (const std::string& name : flags_.policies) {
+      absl::StatusOr<std::unique_ptr<KvPolicy>> policy = MakePolicy(name);
+      if (!policy.ok()) return policy.status();
+      if (!calibrations_.empty()) {
+        absl::StatusOr<EvalTask> calibration = Read(calibrations_, task.name, model);
+        if (!calibration.ok()) return calibration.status();
+        absl::Status s = (*policy)->Calibrate(*runners[0].model, calibration->contexts);
+        if (!s.ok()) return s;
+      }
+      names.push_back(name);
+      policies.push_back(*std::move(policy));
+    }
+    absl::StatusOr<std::vector<ContextScores>> scores = Evaluate(task, policies, runners);
+    if (!scores.ok()) return scores.status();
+    for (const QualityFigure& figure : Summarize(task, *scores, names)) Print(figure, prefix);
+    return absl::OkStatus();
+  }
+
+  void Print(const QualityFigure& figure, const std::string& prefix) {
+    const Interval& interval = figure.interval;
+    bench::Figure line{.bench = "quality",
+                       .name = prefix + figure.name,
+                       .value = interval.mean,
+                       .unit = figure.unit};
+    line.low = interval.low;
+    line.high = interval.high;
+    line.note = absl::StrFormat("n=%d in %d contexts", interval.values, interval.clusters);
+    if (figure.bar) {
+      absl::StrAppendFormat(&line.note, "; interval %.2f wide, bar %g: %s", interval.width(),
+                            *figure.bar, figure.narrow_enough() ? "narrow enough" : "TOO WIDE");
+      // A bootstrap of nothing but zeros says 0 +- 0; this is what it cannot exclude.
+      if (interval.low == 0 && interval.high == 0)
+        absl::StrAppendFormat(&line.note, "; none differed, at most %.2f by the rule of three",
+                              300.0 / static_cast<double>(interval.values));
+    }
+    reporter_.Print(line);
+  }
+
+  const Flags& flags_;
+  bench::Reporter reporter_;
+  ScratchFolder scratch_;
+  std::string tests_;
+  std::string calibrations_;
+  std::vector<std::string> tasks_;
+};
+
+void AddFlags(CLI::App& app, Flags& flags) {
+  app.add_option("--model", flags.models, "Hugging Face checkpoint; may be given several times")
+      ->type_name("DIR");
+  app.add_option("--policy", flags.policies, "Ways of obtaining KV besides dense")
+      ->delimiter(',')
+      ->type_name("NAME,...")
+      ->capture_default_str();
+  app.add_option("--task", flags.only, "These tasks only")->delimiter(',')->type_name("NAME,...");
+  app.add_option("--tasks", flags.tasks, "Task files (TASK.jsonl) instead of generated ones")
+      ->type_name("DIR");
+  app.add_option("--calibration", flags.calibration, "Calibration files to go with --tasks")
+      ->type_name("DIR");
+  app.add_option("--generator", flags.generator, "Makes the task files")->type_name("FILE");
+  app.add_option(
+         "--contexts", flags.contexts,
+         absl::StrCat("Of each task; ", kContexts, ", or ", kContextsQuick, " with --quick"))
+      ->check(CLI::Range(1, 100000))
+      ->type_name("N");
+  app.add_option("--threads", flags.threads, "0 takes all cores")->check(CLI::Range(0, 1024));
+  app.add_option("--twin", flags.twin, "Scale of the twin's large key channels; 1 omits the twin")
+      ->capture_default_str();
+  app.add_flag("--query-aware", flags.query_aware, "Repeat each question before its context");
+  app.add_flag("--quick", flags.quick, "Under a minute");
+  app.add_flag("--json", flags.json, "One JSON object a line");
+}
+
+int Main(int argc, char** argv) {
+  Flags flags;
+  CLI::App app("Asks questions over KV obtained in different ways and counts what is lost.",
+               "quality_bench");
+  AddFlags(app, flags);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
+  if (flags.models.empty()) {
+    flags.models.push_back(std::string(kModels) + "eval-1");
+    const std::string second = std::string(kModels) + "eval-2";
+    if (!flags.quick && std::filesystem::exists(second)) flags.models.push_back(second);
+  }
+  if (flags.contexts == 0) flags.contexts = flags.quick ? kContextsQuick : kContexts;
+  if (flags.threads == 0)
+    flags.threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  std::erase(flags.policies, "dense");  // always there
+  const absl::Status status = Bench(flags).Run();
+  if (status.ok()) return 0;
+  std::fprintf(stderr, "quality_bench: %s\n", std::string(status.message()).c_str());
+  return absl::IsInvalidArgument(status) || absl::IsNotFound(status) ? 2 : 1;
+}
+
+}  // namespace
+}  // namespace kedge::quality
+
+int main(int argc, char** argv) { return kedge::quality::Main(argc, argv); }
