@@ -28,6 +28,11 @@ grep -q '"kedge_put_blocks_total": [1-9]' "$out/figures.json" || fail "no metric
 expect 'shm' 0 "${small[@]}" --transport shm --kedged store/node/kedged
 expect 'Done in' 0 "${small[@]}" --embedded
 
+tools/checkpoint/kedge_checkpoint --out "$out/model" --preset small --layers 2
+agents=(--model "$out/model" --agents 3 --agent-requests 2 --agent-output 8)
+expect '2 of 2' 0 "${small[@]}" "${agents[@]}" --embedded --json "$out/agents.json"
+grep -q '"requests": 2' "$out/agents.json" || fail "no agents in agents.json"
+
 if compgen -G "$out/kedge_demo_*" > /dev/null; then fail "a temporary directory was left"; fi
 
 expect '--transport' 2 --transport pigeon
@@ -35,6 +40,8 @@ expect '--questions' 2 --questions 0
 expect '--dataset: /nonexistent' 2 --dataset /nonexistent
 echo '{"timestamp": 0, "input_length": -3}' > "$out/bad.jsonl"
 expect 'bad.jsonl:1: input_length: -3' 2 --trace "$out/bad.jsonl"
+expect '--model: open /nonexistent' 2 --model /nonexistent
+expect 'need .* tokens; the model takes 131072' 2 --model "$out/model" --agent-output 100000
 expect '--scratch: /nonexistent' 2 --scratch /nonexistent
 expect '--json' 2 --json /nonexistent/figures.json
 expect '/nonexistent' 1 "${small[@]}" --kedged /nonexistent

@@ -13,6 +13,7 @@
 #include <fstream>
 #include <string>
 
+#include "tools/demonstration/agents.h"
 #include "tools/demonstration/interrupt.h"
 #include "tools/demonstration/node.h"
 #include "tools/demonstration/progress.h"
@@ -47,6 +48,7 @@ struct Flags {
   uint64_t questions = 0;  // 0: as many as --quick says
   uint64_t requests = 0;
   int64_t answer_tokens = 16;
+  AgentsOptions agents;
   bool embedded = false;
   bool quick = false;
 };
@@ -104,6 +106,33 @@ void AddFlags(CLI::App& app, Flags& flags) {
       ->type_name("DIR");
 }
 
+// The lengths that KVCOMM's Table 3 varies.
+void AddAgentFlags(CLI::App& app, AgentsOptions& agents) {
+  AgentOptions& workload = agents.workload;
+  app.add_option("--model", agents.model, "Checkpoint that the agents run on; none: no agents")
+      ->type_name("DIR");
+  app.add_option("--agents", workload.agents, "How many")
+      ->check(CLI::Range(1, 16))
+      ->type_name("N")
+      ->capture_default_str();
+  app.add_option("--agent-requests", agents.requests, "How many users ask them")
+      ->check(CLI::Range(1, 10000))
+      ->type_name("N")
+      ->capture_default_str();
+  app.add_option("--agent-input", workload.input_tokens, "Tokens of the user's question")
+      ->check(CLI::Range(1, 1 << 20))
+      ->type_name("N")
+      ->capture_default_str();
+  app.add_option("--agent-prefix", workload.prefix_tokens, "Tokens of a role text")
+      ->check(CLI::Range(2, 1 << 20))
+      ->type_name("N")
+      ->capture_default_str();
+  app.add_option("--agent-output", workload.output_tokens, "Tokens of a message")
+      ->check(CLI::Range(1, 1 << 20))
+      ->type_name("N")
+      ->capture_default_str();
+}
+
 absl::StatusOr<Inputs> ReadInputs(const Flags& flags) {
   Inputs inputs;
   auto named = [](const char* flag, const absl::Status& status) {
@@ -119,6 +148,8 @@ absl::StatusOr<Inputs> ReadInputs(const Flags& flags) {
   absl::StatusOr<std::vector<TraceRequest>> trace = ReadTrace(flags.trace, flags.requests);
   if (!trace.ok()) return named("--trace", trace.status());
   inputs.trace = *std::move(trace);
+  if (flags.agents.model.empty()) return inputs;
+  if (absl::Status s = CheckAgents(flags.agents); !s.ok()) return named("--model", s);
   return inputs;
 }
 
@@ -168,6 +199,14 @@ int Run(const Flags& flags, const Inputs& inputs) {
   PrintServing(figures);
   std::fflush(stdout);
 
+  if (!flags.agents.model.empty()) {
+    auto agents = RunAgents(**node, flags.agents);
+    if (!agents.ok()) return FailStep(agents.status());
+    figures.agents = *std::move(agents);
+    PrintAgents(figures);
+    std::fflush(stdout);
+  }
+
   auto replay = Replay(**node, inputs.trace);
   if (!replay.ok()) return FailStep(replay.status());
   figures.replay = *std::move(replay);
@@ -190,7 +229,7 @@ int Run(const Flags& flags, const Inputs& inputs) {
     file.close();
     if (!file) return Fail(kExitFailed, "--json: " + flags.json + ": cannot be written");
   }
-  if (!figures.serving.same_tokens())
+  if (!figures.serving.same_tokens() || (figures.agents && !figures.agents->same_tokens()))
     return Fail(kExitFailed, "an answer with Kedge differs from the one without");
   return 0;
 }
@@ -201,6 +240,7 @@ int Main(int argc, char** argv) {
   CLI::App app("Kedge, end to end on this machine: reuse of KV by a real node, measured.",
                "kedge_demo");
   AddFlags(app, flags);
+  AddAgentFlags(app, flags.agents);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -1,5 +1,6 @@
 #include "tools/demonstration/report.h"
 
+#include <algorithm>
 #include <cstdio>
 
 #include "absl/strings/str_cat.h"
@@ -113,6 +114,38 @@ void PrintReplay(const DemoFigures& figures) {
     Line("matched, but not delivered", absl::StrFormat("%7d blocks", sums.unfetched_blocks));
   if (sums.refused_blocks > 0)
     Line("refused, the node was full", absl::StrFormat("%7d blocks", sums.refused_blocks));
+}
+
+void PrintAgents(const DemoFigures& figures) {
+  if (!figures.agents) return;
+  const AgentsFigures& agents = *figures.agents;
+  Title("Agents that read each other");
+  std::printf(
+      "  %s\n  %d agents, %d requests: role text of %d tokens, question of %d, messages of %d; "
+      "blocks of %d.\n  Means over the requests; Kedge reuses exact prefixes.\n\n",
+      agents.model.c_str(), static_cast<int>(agents.workload.agents),
+      static_cast<int>(agents.requests), static_cast<int>(agents.workload.prefix_tokens),
+      static_cast<int>(agents.workload.input_tokens),
+      static_cast<int>(agents.workload.output_tokens), static_cast<int>(agents.block_tokens));
+  std::printf("  %s %6s %9s | %-26s | %-26s |\n", FitColumns("", 10).c_str(), "", "no Kedge",
+              "Kedge, another user", "the same request again");
+  std::printf("  %s %6s %9s | %7s %9s %8s | %7s %9s %8s | same answers\n",
+              FitColumns("agent", 10).c_str(), "tokens", "TTFT", "matched", "TTFT", "speed-up",
+              "matched", "TTFT", "speed-up");
+  const double requests = static_cast<double>(std::max<int64_t>(agents.requests, 1));
+  for (size_t i = 0; i < agents.agents.size(); ++i) {
+    const AgentSums& sums = agents.agents[i];
+    std::printf(
+        "  %s %6.0f %6.1f ms | %7.0f %6.1f ms %6.1fx | %7.0f %6.1f ms %6.1fx | %d of %d %s\n",
+        FitColumns(absl::StrCat(i + 1), 10).c_str(), sums.prompt_tokens / requests,
+        sums.dense_ttft_ms / requests, sums.first_matched_tokens / requests,
+        sums.first_ttft_ms / requests, Ratio(sums.dense_ttft_ms, sums.first_ttft_ms),
+        sums.again_matched_tokens / requests, sums.again_ttft_ms / requests,
+        Ratio(sums.dense_ttft_ms, sums.again_ttft_ms), static_cast<int>(sums.same_answers),
+        static_cast<int>(sums.answers), Verdict(sums.same_answers == sums.answers).c_str());
+  }
+  std::printf("\n  The last message: %s\n", FitColumns(agents.sample, 76).c_str());
+  if (!agents.trouble.empty()) std::printf("    trouble: %s\n", agents.trouble.c_str());
 }
 
 void PrintNode(const DemoFigures& figures) {

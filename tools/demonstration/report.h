@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "tools/demonstration/agents.h"
 #include "tools/demonstration/metrics_page.h"
 #include "tools/demonstration/serving.h"
 #include "tools/replay/replay.h"
@@ -23,11 +24,13 @@ struct DemoFigures {
   std::vector<std::string> questions;  // texts
   ServingFigures serving;
   ReplaySums replay;
+  std::optional<AgentsFigures> agents;               // nothing without a model to run them on
   std::optional<std::vector<MetricSample>> metrics;  // nothing for an embedded node
 };
 
 void PrintServing(const DemoFigures& figures);
 void PrintReplay(const DemoFigures& figures);
+void PrintAgents(const DemoFigures& figures);
 void PrintNode(const DemoFigures& figures);
 
 // One object with all figures; ends with a newline.

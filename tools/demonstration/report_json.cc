@@ -85,6 +85,31 @@ ordered_json ReplayJson(const DemoFigures& figures) {
           {"store_gb_per_second", sums.store_gb_per_second()}};
 }
 
+ordered_json AgentsJson(const DemoFigures& figures) {
+  if (!figures.agents) return nullptr;
+  const AgentsFigures& agents = *figures.agents;
+  ordered_json list = ordered_json::array();
+  for (const AgentSums& sums : agents.agents) {
+    list.push_back({{"prompt_tokens", sums.prompt_tokens},
+                    {"dense_ttft_ms", sums.dense_ttft_ms},
+                    {"first_ttft_ms", sums.first_ttft_ms},
+                    {"again_ttft_ms", sums.again_ttft_ms},
+                    {"first_matched_tokens", sums.first_matched_tokens},
+                    {"again_matched_tokens", sums.again_matched_tokens},
+                    {"answers", sums.answers},
+                    {"same_answers", sums.same_answers}});
+  }
+  return {{"model", agents.model},
+          {"requests", agents.requests},
+          {"input_tokens", agents.workload.input_tokens},
+          {"prefix_tokens", agents.workload.prefix_tokens},
+          {"output_tokens", agents.workload.output_tokens},
+          {"block_tokens", agents.block_tokens},
+          {"same_tokens", agents.same_tokens()},
+          {"trouble", agents.trouble},
+          {"agents", list}};
+}
+
 // Every counter and gauge; histograms would only make it long.
 ordered_json NodeJson(const DemoFigures& figures) {
   if (!figures.metrics) return nullptr;
@@ -107,6 +132,7 @@ std::string FiguresJson(const DemoFigures& figures) {
                          {"seconds", figures.seconds},
                          {"serving", ServingJson(figures)},
                          {"replay", ReplayJson(figures)},
+                         {"agents", AgentsJson(figures)},
                          {"node_metrics", NodeJson(figures)}};
   return object.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n";
 }

@@ -33,6 +33,20 @@ TEST(ReportTest, JsonHasTheFigures) {
   EXPECT_EQ(object["node_metrics"]["kedge_leases"], 4);
 }
 
+TEST(ReportTest, AgentsAreThereWhenTheyRan) {
+  DemoFigures figures = Figures();
+  EXPECT_TRUE(nlohmann::json::parse(FiguresJson(figures))["agents"].is_null());
+  figures.agents.emplace();
+  figures.agents->requests = 2;
+  figures.agents->agents = {{.prompt_tokens = 200, .answers = 2, .same_answers = 2}};
+  nlohmann::json object = nlohmann::json::parse(FiguresJson(figures));
+  EXPECT_EQ(object["agents"]["agents"][0]["prompt_tokens"], 200);
+  EXPECT_EQ(object["agents"]["same_tokens"], true);
+  figures.agents->agents[0].same_answers = 1;
+  object = nlohmann::json::parse(FiguresJson(figures));
+  EXPECT_EQ(object["agents"]["same_tokens"], false);
+}
+
 TEST(ReportTest, OneOtherTokenIsSeen) {
   DemoFigures figures = Figures();
   figures.serving.questions[1].again.tokens[1] = 3;

@@ -1,0 +1,88 @@
+#include "tools/agents/workload.h"
+
+#include <set>
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gpu/model/byte_tokenizer.h"
+#include "gtest/gtest.h"
+
+namespace kedge {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr int32_t kBos[] = {ByteTokenizer::kBos};
+
+absl::StatusOr<std::vector<int32_t>> Bytes(const std::string& text) {
+  return ByteTokenizer().Encode(text, /*add_bos=*/false);
+}
+std::string ErrorOf(const AgentOptions& options, int64_t max_tokens) {
+  absl::StatusOr<AgentWorkload> workload = AgentWorkload::Create(options, Bytes, kBos, max_tokens);
+  EXPECT_EQ(workload.status().code(), absl::StatusCode::kInvalidArgument);
+  return std::string(workload.status().message());
+}
+
+TEST(AgentWorkload, PromptsHaveTheAskedLengths) {
+  const AgentOptions options{
+      .agents = 5, .input_tokens = 100, .prefix_tokens = 64, .output_tokens = 30};
+  absl::StatusOr<AgentWorkload> workload = AgentWorkload::Create(options, Bytes, kBos, 1000);
+  ASSERT_TRUE(workload.ok()) << workload.status();
+  absl::StatusOr<std::vector<int32_t>> question = workload->Question(0);
+  ASSERT_TRUE(question.ok());
+  EXPECT_EQ(question->size(), 100u);
+  std::vector<std::vector<int32_t>> messages;
+  std::set<std::vector<int32_t>> roles;
+  for (int64_t agent = 0; agent < 5; ++agent) {
+    const AgentPrompt prompt = workload->Prompt(agent, *question, messages);
+    EXPECT_EQ(prompt.tokens[0], ByteTokenizer::kBos);
+    EXPECT_EQ(prompt.pieces.size(), 3u + 2 * agent);
+    EXPECT_EQ(prompt.pieces[0].count, 64);
+    roles.insert({prompt.tokens.begin(), prompt.tokens.begin() + 64});
+    EXPECT_TRUE(prompt.pieces[1].filling);
+    EXPECT_EQ(prompt.pieces[1].placeholder, 0);
+    EXPECT_EQ(prompt.pieces[1].count, 100);
+    int64_t at = 0;
+    for (const AgentPiece& piece : prompt.pieces) {
+      EXPECT_EQ(piece.first, at);
+      at += piece.count;
+    }
+    EXPECT_EQ(at, static_cast<int64_t>(prompt.tokens.size()));
+    if (agent == 4) {
+      EXPECT_EQ(at + 30, workload->longest());
+    }
+    if (agent > 0) {
+      EXPECT_EQ(prompt.pieces[3].placeholder, 1);
+    }
+    messages.push_back(std::vector<int32_t>(30, static_cast<int32_t>(agent)));
+  }
+  EXPECT_EQ(roles.size(), 5u) << "each agent has a role text of its own";
+}
+
+TEST(AgentWorkload, RequestsDifferAndRepeat) {
+  absl::StatusOr<AgentWorkload> workload = AgentWorkload::Create({}, Bytes, kBos, 4096);
+  ASSERT_TRUE(workload.ok());
+  EXPECT_EQ(*workload->Question(3), *workload->Question(3));
+  EXPECT_NE(*workload->Question(3), *workload->Question(4));
+  const std::vector<int32_t> one = *workload->Question(1);
+  const std::vector<int32_t> two = *workload->Question(2);
+  const AgentPrompt a = workload->Prompt(0, one, {});
+  const AgentPrompt b = workload->Prompt(0, two, {});
+  EXPECT_TRUE(std::equal(a.tokens.begin(), a.tokens.begin() + 64, b.tokens.begin()))
+      << "the role text is the same in every request";
+}
+
+TEST(AgentWorkload, WhatDoesNotFitIsRefusedByName) {
+  EXPECT_THAT(
+      ErrorOf({.agents = 5, .input_tokens = 1024, .prefix_tokens = 512, .output_tokens = 512}, 512),
+      HasSubstr("need 4172 tokens; the model takes 512"));
+  EXPECT_THAT(ErrorOf({.agents = 0}, 512), HasSubstr("agents: 0"));
+  EXPECT_THAT(ErrorOf({.agents = 99}, 512), HasSubstr("agents: 99"));
+  EXPECT_THAT(ErrorOf({.input_tokens = 0}, 512), HasSubstr("input_tokens: 0"));
+  EXPECT_THAT(ErrorOf({.prefix_tokens = 1}, 512), HasSubstr("prefix_tokens"));
+  EXPECT_THAT(ErrorOf({.output_tokens = -4}, 512), HasSubstr("output_tokens: -4"));
+}
+
+}  // namespace
+}  // namespace kedge
