@@ -15,12 +15,16 @@ PutOperation::PutOperation(Question question, uint64_t window_bytes, int64_t dea
       question_(std::move(question)),
       window_bytes_(window_bytes),
       states_(question_.items.size()) {
+  for (uint32_t item = 0; item < count(); ++item) {
+    states_[item].payload_bytes = question_.items[item].header.payload_bytes();
+    states_[item].whole = !question_.open;
+  }
   CutSubs();
 }
 
 void PutOperation::CutSubs() {
   for (uint32_t item = 0; item < count(); ++item) {
-    const uint64_t bytes = question_.items[item].payload_bytes;
+    const uint64_t bytes = states_[item].payload_bytes;
     const bool full =
         !question_.open && !subs_.empty() && subs_.back().bytes + bytes > kSubRequestBytes;
     if (subs_.empty() || full) subs_.push_back({.begin = item, .end = item});
@@ -54,13 +58,11 @@ void PutOperation::Begin(Engine& engine, uint32_t tag) {
   body.durability = question_.durability;
   body.items.reserve(sub.end - sub.begin);
   for (uint32_t i = sub.begin; i < sub.end; ++i) {
-    const Item& item = question_.items[i];
+    const BlockHeader& header = question_.items[i].header;
     // Parts of the raw variant are equal.
-    const uint32_t part_bytes = question_.variant == Variant::Raw()
-                                    ? static_cast<uint32_t>(item.payload_bytes / item.part_count)
-                                    : 0;
-    body.items.push_back(
-        {item.key, item.placement, item.payload_bytes, item.part_count, part_bytes});
+    const uint32_t part_bytes = question_.variant == Variant::Raw() ? header.parts[0].bytes : 0;
+    body.items.push_back({header.key, header.placement, states_[i].payload_bytes,
+                          static_cast<uint16_t>(header.parts.size()), part_bytes});
   }
   EncodePutBegin(body, engine.Body());
   engine.Send(FrameType::kPutBegin, sub.wire, FrameDeadline());
@@ -173,8 +175,8 @@ bool PutOperation::SendPiece(Engine& engine, uint32_t item) {
   const ChunkBody chunk{state.slot, first.offset + state.skip};
   const uint64_t left = first.bytes - state.skip;
   const uint64_t wire = subs_[state.sub].wire;
-  std::span<const uint8_t> piece(first.data + state.skip,
-                                 std::min<uint64_t>(left, engine.payload_bytes_max()));
+  const uint64_t piece_max = std::min(engine.payload_bytes_max(), kPutPieceBytesMax);
+  std::span<const uint8_t> piece(first.data + state.skip, std::min(left, piece_max));
   std::unique_ptr<std::vector<uint8_t>> staging;
   if (left < kGatherBelowBytes && state.next + 1 < extents.size()) {
     const size_t room = std::min(kStagingBytes, engine.payload_bytes_max());
@@ -190,6 +192,7 @@ bool PutOperation::SendPiece(Engine& engine, uint32_t item) {
     }
     piece = *staging;
   }
+  Digest(item, chunk.offset, piece);
   EncodeChunk(chunk, engine.Body());
   ++borrowed_;  // before: OnSent may come inside
   if (!engine.SendBulk(FrameType::kChunk, wire, FrameDeadline(), piece, *this, item,
@@ -199,6 +202,14 @@ bool PutOperation::SendPiece(Engine& engine, uint32_t item) {
   }
   Advance(item, piece.size());
   return true;
+}
+
+void PutOperation::Digest(uint32_t item, uint64_t offset, std::span<const uint8_t> piece) {
+  State& state = states_[item];
+  const uint64_t done = state.digested - state.sent;  // when the transport had no room for it
+  if (done >= piece.size()) return;
+  sealer_.Add(question_.items[item].header, offset + done, piece.subspan(done));
+  state.digested = state.sent + piece.size();
 }
 
 void PutOperation::Advance(uint32_t item, uint64_t bytes) {
@@ -218,16 +229,22 @@ void PutOperation::Advance(uint32_t item, uint64_t bytes) {
 
 void PutOperation::CommitIfSent(Engine& engine, uint32_t i) {
   State& state = states_[i];
-  const Item& item = question_.items[i];
-  if (!state.ready || state.committed || item_ended(i) || item.header.empty() ||
-      state.sent != item.payload_bytes) {
+  if (!state.ready || !state.whole || state.committed || item_ended(i) ||
+      state.sent != state.payload_bytes) {
     return;
+  }
+  auto header = EncodeBlockHeader(question_.items[i].header);
+  if (!header.ok()) {
+    EncodePutAbort({{state.slot}}, engine.Body());
+    engine.Send(FrameType::kPutAbort, subs_[state.sub].wire, 0);
+    const absl::string_view why = header.status().message();
+    return Finish(engine, i, ResultCode::kInvalid, std::string_view(why.data(), why.size()));
   }
   state.committed = true;
   PutCommitBody body;
   body.slot = state.slot;
   body.durability = question_.durability;
-  body.header = item.header;
+  body.header = *header;
   EncodePutCommit(body, engine.Body());
   engine.Send(FrameType::kPutCommit, subs_[state.sub].wire, FrameDeadline());
 }
@@ -239,24 +256,24 @@ void PutOperation::OnSent(Engine& engine, uint32_t, uint64_t) {
 
 // --- Layer by layer ---
 
-void PutOperation::Add(Engine& engine, uint32_t item, const Extent& extent) {
+void PutOperation::Add(Engine& engine, uint32_t item, std::span<const Extent> extents) {
   if (ended() || item_ended(item)) return;
-  question_.items[item].extents.push_back(extent);
+  std::vector<Extent>& to = question_.items[item].extents;
+  to.insert(to.end(), extents.begin(), extents.end());
   if (states_[item].ready) QueueItem(engine, item);
 }
 
-void PutOperation::Commit(Engine& engine, std::vector<std::vector<uint8_t>> headers,
-                          int64_t deadline_us) {
+void PutOperation::Commit(Engine& engine, const std::vector<bool>& whole, int64_t deadline_us) {
   if (ended()) return;
   set_deadline_us(deadline_us);
   PutAbortBody abort;
-  for (uint32_t item = 0; item < count(); ++item) {
+  for (uint32_t item = 0; item < count() && !ended(); ++item) {
     if (item_ended(item)) continue;
-    if (headers[item].empty()) {
-      if (states_[item].ready) abort.slots.push_back(states_[item].slot);
-    } else {
-      question_.items[item].header = std::move(headers[item]);
+    if (whole[item]) {
+      states_[item].whole = true;
       CommitIfSent(engine, item);
+    } else if (states_[item].ready) {
+      abort.slots.push_back(states_[item].slot);
     }
   }
   if (!abort.slots.empty()) {
@@ -264,7 +281,7 @@ void PutOperation::Commit(Engine& engine, std::vector<std::vector<uint8_t>> head
     engine.Send(FrameType::kPutAbort, subs_[0].wire, 0);
   }
   for (uint32_t item = 0; item < count() && !ended(); ++item) {
-    if (!item_ended(item) && question_.items[item].header.empty()) {
+    if (!item_ended(item) && !whole[item]) {
       Finish(engine, item, ResultCode::kInvalid, "a part of the block was never given");
     }
   }
@@ -275,7 +292,7 @@ void PutOperation::Commit(Engine& engine, std::vector<std::vector<uint8_t>> head
 void PutOperation::Finish(Engine& engine, uint32_t item, ResultCode code, std::string_view text) {
   ItemResult result;
   result.code = code;
-  result.bytes = question_.items[item].payload_bytes;
+  result.bytes = states_[item].payload_bytes;
   EndItem(item, result, text);
   Sub& sub = subs_[states_[item].sub];
   in_flight_ -= result.bytes;

@@ -230,10 +230,11 @@ typedef struct kedge_get_item {
   uint64_t capacity; /* a larger value gives KEDGE_TOO_SMALL; ask kedge_exists for the size */
 } kedge_get_item;
 
-/* Item arrays are copied before the call returns; data is used until the request has ended.
- * deadline_ms 0: the client's. A value that is held already gives KEDGE_EXISTS, and KEDGE_MISMATCH
- * when it is known to be another one: bytes under a key never change. Digests are computed in the
- * calling thread: a put takes about 0.1 ms per MiB before it returns. */
+/* Item arrays are copied before the call returns; data is borrowed until the request has ended.
+ * Leave it unchanged until then: what is digested and stored is what is there when it is sent, and
+ * bytes that change in between give KEDGE_MISMATCH. deadline_ms 0: the client's. A value that is
+ * held already gives KEDGE_EXISTS, and KEDGE_MISMATCH when it is known to be another one: bytes
+ * under a key never change. */
 KEDGE_API kedge_code kedge_put(kedge_client* client, const kedge_put_item* items, uint32_t count,
                                uint32_t durability, uint32_t deadline_ms, kedge_request** request);
 KEDGE_API kedge_code kedge_get(kedge_client* client, const kedge_get_item* items, uint32_t count,
@@ -398,16 +399,16 @@ typedef struct kedge_store_options {
 } kedge_store_options;
 
 /* Stores whole blocks as variant "raw": lossless and exact. The caller promises that the KV was
- * computed densely, or from lossless exact KV, for these very tokens. Digests are computed in the
- * calling thread. */
+ * computed densely, or from lossless exact KV, for these very tokens. Segment lists are copied
+ * before the call returns; the memory is borrowed, unchanged, until the request has ended. */
 KEDGE_API kedge_code kedge_store(kedge_sequence* sequence, const kedge_store_options* options,
                                  kedge_request** request);
 
 /* Layer by layer, while the prefill runs. A writer belongs to one thread at a time. Parts are sent
- * as they are given; what a part points to is borrowed until the commit's request has ended, or
- * until kedge_store_abort returned. A writer that gets no part for put_idle_ms (kedge_info) is
- * dropped by the node: its blocks then end with KEDGE_ABSENT or KEDGE_UNAVAILABLE at commit, and
- * nothing of them was ever visible. */
+ * as they are given; what a part points to is borrowed, unchanged, until the commit's request has
+ * ended, or until kedge_store_abort returned. A writer that gets no part for put_idle_ms
+ * (kedge_info) is dropped by the node: its blocks then end with KEDGE_ABSENT or KEDGE_UNAVAILABLE
+ * at commit, and nothing of them was ever visible. */
 typedef struct kedge_writer kedge_writer;
 KEDGE_API kedge_code kedge_store_begin(kedge_sequence* sequence, const kedge_store_options* options,
                                        kedge_writer** writer);

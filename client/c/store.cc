@@ -15,7 +15,6 @@ using namespace kedge::c;  // NOLINT
 
 struct kedge_writer {
   struct Block {
-    BlockHeader header;       // digests are filled in part by part
     std::vector<bool> given;  // by part
     uint32_t given_count = 0;
   };
@@ -24,14 +23,14 @@ struct kedge_writer {
   std::shared_ptr<kedge::PutOperation> operation;
   uint32_t deadline_ms = 0;
   std::vector<Block> blocks;
-  PartDigester digester;
 };
 
 namespace {
 
-struct Piece {
+// Whole parts of one block, on their way to the loop.
+struct Given {
   uint32_t item = 0;
-  PutOperation::Extent extent;
+  std::vector<PutOperation::Extent> extents;
 };
 
 BlockHeader HeaderOf(const ModelState& model, const ChainLink& link) {
@@ -55,32 +54,14 @@ BlockHeader HeaderOf(const ModelState& model, const ChainLink& link) {
   return header;
 }
 
-// Digests parts [first, first + count), which lie in `from` one after the other, and calls
-// piece(extent) for each run of memory.
-template <typename OnPiece>
-void DigestParts(BlockHeader& header, uint32_t first, uint32_t count, const ScatterList& from,
-                 PartDigester& digester, OnPiece&& piece) {
-  const uint64_t part_bytes = header.parts[first].bytes;
-  uint64_t payload = part_bytes * first;
-  for (uint32_t i = 0; i < count; ++i) {
-    digester.Reset(header.key, header.variant, first + i);
-    from.ForRange(i * part_bytes, part_bytes,
-                  [&](std::span<uint8_t> run) { digester.Update(run); });
-    header.parts[first + i].digest = digester.Finish();
-  }
-  from.ForRange(0, count * part_bytes, [&](std::span<uint8_t> run) {
-    piece(PutOperation::Extent{payload, run.data(), run.size()});
+// Where the payload lies that starts at byte `payload` of a block.
+std::vector<PutOperation::Extent> ExtentsOf(const ScatterList& from, uint64_t payload) {
+  std::vector<PutOperation::Extent> extents;
+  from.ForRange(0, from.bytes(), [&](std::span<uint8_t> run) {
+    extents.push_back({payload, run.data(), run.size()});
     payload += run.size();
   });
-}
-
-PutOperation::Item ItemOf(const BlockHeader& header) {
-  PutOperation::Item item;
-  item.key = header.key;
-  item.placement = header.placement;
-  item.payload_bytes = header.payload_bytes();
-  item.part_count = static_cast<uint16_t>(header.parts.size());
-  return item;
+  return extents;
 }
 
 kedge_code ReadOptions(const kedge_sequence& sequence, const kedge_store_options* from,
@@ -110,16 +91,16 @@ kedge_code ReadExact(const ClientState& state, const std::string& field, const k
               absl::StrCat(field, " has ", list.bytes(), " bytes, needed are ", bytes));
 }
 
-void PostPieces(const kedge_writer& writer, std::vector<Piece> pieces) {
+void Post(const kedge_writer& writer, std::vector<Given> given) {
   Engine* engine = writer.state->engine.get();
-  engine->Post([engine, operation = writer.operation, pieces = std::move(pieces)] {
-    for (const Piece& piece : pieces) operation->Add(*engine, piece.item, piece.extent);
+  engine->Post([engine, operation = writer.operation, given = std::move(given)] {
+    for (const Given& parts : given) operation->Add(*engine, parts.item, parts.extents);
   });
 }
 
-// Parts [first, first + count) of a block, checked and noted; their pieces are added to `pieces`.
+// Parts [first, first + count) of a block, checked and noted.
 kedge_code GiveParts(kedge_writer& writer, uint32_t block, uint32_t first, uint32_t count,
-                     const ScatterList& from, std::vector<Piece>& pieces) {
+                     const ScatterList& from, std::vector<Given>& given) {
   kedge_writer::Block& to = writer.blocks[block];
   for (uint32_t part = first; part < first + count; ++part) {
     if (to.given[part]) {
@@ -127,10 +108,7 @@ kedge_code GiveParts(kedge_writer& writer, uint32_t block, uint32_t first, uint3
                   absl::StrCat("part ", part, " of block ", block, " was given already"));
     }
   }
-  DigestParts(to.header, first, count, from, writer.digester,
-              [&](const PutOperation::Extent& extent) {
-                pieces.push_back({block, extent});
-              });
+  given.push_back({block, ExtentsOf(from, writer.model->shape.raw_part_bytes() * first)});
   for (uint32_t part = first; part < first + count; ++part) to.given[part] = true;
   to.given_count += count;
   return KEDGE_OK;
@@ -154,22 +132,16 @@ kedge_code kedge_store(kedge_sequence* sequence, const kedge_store_options* call
   }
   KEDGE_NEED_POINTER(options.buffers);
   const int64_t deadline_us = state.DeadlineUs(options.deadline_ms);
-  PartDigester digester;
   for (uint32_t i = 0; i < options.block_count; ++i) {
-    BlockHeader header = HeaderOf(*sequence->model, sequence->links[options.block_begin + i]);
+    PutOperation::Item& item = question.items[i];
+    item.header = HeaderOf(*sequence->model, sequence->links[options.block_begin + i]);
     ScatterList from;
     if (kedge_code code = ReadExact(state, absl::StrCat("options.buffers[", i, "]"),
-                                    options.buffers[i], header.payload_bytes(), from);
+                                    options.buffers[i], item.header.payload_bytes(), from);
         code != KEDGE_OK) {
       return code;
     }
-    PutOperation::Item& item = question.items[i];
-    item = ItemOf(header);
-    DigestParts(header, 0, item.part_count, from, digester,
-                [&](const PutOperation::Extent& extent) { item.extents.push_back(extent); });
-    auto encoded = EncodeBlockHeader(header);
-    if (!encoded.ok()) return Fail(encoded.status());
-    item.header = *std::move(encoded);
+    item.extents = ExtentsOf(from, 0);
   }
   return Start(sequence->state,
                std::make_shared<PutOperation>(std::move(question), state.window_bytes, deadline_us),
@@ -198,10 +170,9 @@ kedge_code kedge_store_begin(kedge_sequence* sequence, const kedge_store_options
   made->deadline_ms = options.deadline_ms;
   made->blocks.resize(options.block_count);
   for (uint32_t i = 0; i < options.block_count; ++i) {
-    kedge_writer::Block& block = made->blocks[i];
-    block.header = HeaderOf(*sequence->model, sequence->links[options.block_begin + i]);
-    block.given.resize(block.header.parts.size());
-    question.items[i] = ItemOf(block.header);
+    BlockHeader& header = question.items[i].header;
+    header = HeaderOf(*sequence->model, sequence->links[options.block_begin + i]);
+    made->blocks[i].given.resize(header.parts.size());
   }
   made->operation =
       std::make_shared<PutOperation>(std::move(question), sequence->state->window_bytes, INT64_MAX);
@@ -230,11 +201,11 @@ kedge_code kedge_store_part(kedge_writer* writer, uint32_t block, uint32_t layer
       code != KEDGE_OK) {
     return code;
   }
-  std::vector<Piece> pieces;
-  if (kedge_code code = GiveParts(*writer, block, *part, 1, from, pieces); code != KEDGE_OK) {
+  std::vector<Given> given;
+  if (kedge_code code = GiveParts(*writer, block, *part, 1, from, given); code != KEDGE_OK) {
     return code;
   }
-  PostPieces(*writer, std::move(pieces));
+  Post(*writer, std::move(given));
   return Ok();
 }
 
@@ -257,12 +228,12 @@ kedge_code kedge_store_layer(kedge_writer* writer, uint32_t layer, const kedge_b
       return code;
     }
   }
-  std::vector<Piece> pieces;
+  std::vector<Given> given;
   kedge_code code = KEDGE_OK;
   for (uint32_t i = 0; i < lists.size() && code == KEDGE_OK; ++i) {
-    code = GiveParts(*writer, i, first, parts, lists[i], pieces);
+    code = GiveParts(*writer, i, first, parts, lists[i], given);
   }
-  PostPieces(*writer, std::move(pieces));
+  Post(*writer, std::move(given));
   return code == KEDGE_OK ? Ok() : code;
 }
 
@@ -276,22 +247,15 @@ kedge_code kedge_store_commit(kedge_writer* writer, kedge_request** request) {
     taken->state->engine->Cancel(taken->operation, ResultCode::kCancelled);
     return Fail(KEDGE_INVALID, "request is NULL");
   }
-  std::vector<std::vector<uint8_t>> headers(taken->blocks.size());
-  for (size_t i = 0; i < headers.size(); ++i) {
-    kedge_writer::Block& block = taken->blocks[i];
-    if (block.given_count != block.given.size()) continue;
-    auto encoded = EncodeBlockHeader(block.header);
-    if (!encoded.ok()) {
-      taken->state->engine->Cancel(taken->operation, ResultCode::kCancelled);
-      return Fail(encoded.status());
-    }
-    headers[i] = *std::move(encoded);
+  std::vector<bool> whole;
+  for (const kedge_writer::Block& block : taken->blocks) {
+    whole.push_back(block.given_count == block.given.size());
   }
   Engine* engine = taken->state->engine.get();
   *request = new kedge_request{taken->state, taken->operation};
-  engine->Post([engine, operation = taken->operation, headers = std::move(headers),
-                deadline_us = taken->state->DeadlineUs(taken->deadline_ms)]() mutable {
-    operation->Commit(*engine, std::move(headers), deadline_us);
+  engine->Post([engine, operation = taken->operation, whole = std::move(whole),
+                deadline_us = taken->state->DeadlineUs(taken->deadline_ms)] {
+    operation->Commit(*engine, whole, deadline_us);
   });
   return Ok();
 }

@@ -31,7 +31,8 @@ kedge_code ReadKeys(const kedge_key* keys, uint32_t count, std::vector<KeyItem>&
   return KEDGE_OK;
 }
 
-// The item with its digest and header: a value is a block of one part.
+// The item and its header, which gets its digest as the bytes go out: a value is a block of one
+// part.
 kedge_code ReadPutItem(const ClientState& state, const kedge_put_item& item, uint32_t index,
                        PutOperation::Item& out) {
   if (item.bytes == 0 || item.bytes > kBlockBytesMax) {
@@ -43,24 +44,16 @@ kedge_code ReadPutItem(const ClientState& state, const kedge_put_item& item, uin
       !status.ok()) {
     return Fail(status);
   }
-  const std::span<const uint8_t> bytes(static_cast<const uint8_t*>(item.data), item.bytes);
-  BlockHeader header;
+  BlockHeader& header = out.header;
   header.key = ToBlockKey(item.key);
+  if (header.key.is_zero()) return Fail(KEDGE_INVALID, At("items", index) + ".key is zero");
   header.placement = PlacementOf(header.key);
   header.keyspace = Keyspace::kOpaque;
   header.fidelity = Fidelity::kLossless;
   header.variant = Variant::Raw();
   header.shape = KvShape::Opaque();
-  header.parts = {
-      {static_cast<uint32_t>(item.bytes), PartDigest(header.key, header.variant, 0, bytes)}};
-  auto encoded = EncodeBlockHeader(header);
-  if (!encoded.ok()) return Fail(encoded.status());
-  out.key = header.key;
-  out.placement = header.placement;
-  out.payload_bytes = item.bytes;
-  out.part_count = 1;
-  out.extents = {{0, bytes.data(), bytes.size()}};
-  out.header = *std::move(encoded);
+  header.parts = {{static_cast<uint32_t>(item.bytes), {}}};
+  out.extents = {{0, static_cast<const uint8_t*>(item.data), item.bytes}};
   return KEDGE_OK;
 }
 
