@@ -132,12 +132,12 @@ TEST(EvalModel, ForeignDirectoriesAreRefusedByName) {
     std::ofstream(directory + "/kedge_eval.json") << text;
     return ErrorOf(ReadEvalModel(directory).status());
   };
-  EXPECT_THAT(write("{\"format\": \"x\", \"version\": 1}"), HasSubstr("format: \"x\""));
+  EXPECT_THAT(write("{\"format\": \"x\", \"version\": 1}"), HasSubstr("format: 'x'"));
   EXPECT_THAT(write("{\"format\": \"kedge-eval-model\", \"version\": 9}"), HasSubstr("version: 9"));
   EXPECT_THAT(
       write("{\"format\": \"kedge-eval-model\", \"version\": 1, \"evaluated_tokens\": 999}"),
       HasSubstr("evaluated_tokens: 999"));
-  EXPECT_THAT(write("{"), HasSubstr("not a JSON object"));
+  EXPECT_THAT(write("{"), HasSubstr("not valid JSON"));
   std::ofstream(directory + "/kedge_eval.json")
       << "{\"format\": \"kedge-eval-model\", \"version\": 1, \"evaluated_tokens\": 200}";
   std::ofstream(directory + "/tokenizer.json")

@@ -3,16 +3,15 @@
 #include <algorithm>
 #include <fstream>
 #include <iterator>
-#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "gpu/model/json_fields.h"
 
 namespace kedge::quality {
 namespace {
 
-using nlohmann::json;
-
+constexpr int kJsonDepthMax = 8;
 // Parameters up to which a copy of the weights for each thread is cheap.
 constexpr int64_t kSmallParameters = 64 << 20;
 
@@ -22,26 +21,18 @@ absl::StatusOr<int64_t> ReadEvaluatedTokens(const std::string& directory,
   std::ifstream file(path, std::ios::binary);
   if (!file) return config.max_positions;  // not one of ours
   const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  const json root = json::parse(text, nullptr, /*allow_exceptions=*/false);
-  const auto fail = [&](const std::string& why) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": ", why));
-  };
-  if (!root.is_object()) return fail("not a JSON object");
-  const auto value = [&root](const char* name) {
-    return root.contains(name) ? root[name] : json();
-  };
-  if (value("format") != kEvalFormat)
-    return fail(absl::StrCat("format: ", value("format").dump(), " is not \"", kEvalFormat, "\""));
-  if (value("version") != kEvalVersion)
-    return fail(absl::StrCat("version: ", value("version").dump(),
-                             " is not the version read here, ", kEvalVersion));
-  const json tokens = value("evaluated_tokens");
-  if (!tokens.is_number_integer() || tokens.get<int64_t>() < 1 ||
-      tokens.get<int64_t>() > config.max_positions)
-    return fail(absl::StrCat("evaluated_tokens: ", tokens.dump(),
-                             " is not in [1, max_position_embeddings = ", config.max_positions,
-                             "]"));
-  return tokens.get<int64_t>();
+  absl::StatusOr<nlohmann::json> root = ParseJsonObject(text, path, kJsonDepthMax);
+  if (!root.ok()) return root.status();
+  JsonFields fields(*root, path);
+  const std::string format = fields.OptionalString("format", "");
+  if (format != kEvalFormat)
+    fields.Fail("format", absl::StrCat("'", format, "' is not '", kEvalFormat, "'"));
+  const int64_t version = fields.RequiredInt("version", 0, INT32_MAX);
+  if (version != kEvalVersion)
+    fields.Fail("version", absl::StrCat(version, " is not the version read here, ", kEvalVersion));
+  const int64_t tokens = fields.RequiredInt("evaluated_tokens", 1, config.max_positions);
+  if (!fields.status().ok()) return fields.status();
+  return tokens;
 }
 
 std::string LastPart(std::string directory) {

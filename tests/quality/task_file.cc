@@ -1,10 +1,12 @@
 #include "tests/quality/task_file.h"
 
-#include <nlohmann/json.hpp>
+#include <algorithm>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "gpu/model/file_map.h"
+#include "gpu/model/json_fields.h"
 
 namespace kedge::quality {
 namespace {
@@ -13,27 +15,23 @@ using nlohmann::json;
 
 constexpr int64_t kContextsMax = 1'000'000;
 constexpr size_t kListMax = 100'000;  // pieces or questions of one context
-
-std::string Show(const json& value) {
-  const std::string text = value.dump(-1, ' ', true, json::error_handler_t::replace);
-  return text.size() <= 60 ? text : text.substr(0, 60) + "...";
-}
+constexpr int kJsonDepthMax = 8;
 
 // One line's fields. After the first error getters return nothing of use.
 class Line {
  public:
   Line(std::string_view text, std::string_view file, int64_t number)
-      : place_(absl::StrCat(std::string(file), ":", number)),
-        root_(json::parse(text.begin(), text.end(), nullptr, /*allow_exceptions=*/false)) {
-    if (!root_.is_object()) Fail("", "not a JSON object");
+      : place_(absl::StrCat(std::string(file), ":", number)) {
+    absl::StatusOr<json> root = ParseJsonObject(text, place_, kJsonDepthMax);
+    status_ = root.status();
+    root_ = root.ok() ? *std::move(root) : json::object();
   }
 
   const json& root() const { return root_; }
   const absl::Status& status() const { return status_; }
   void Fail(const std::string& field, const std::string& why) {
     if (!status_.ok()) return;
-    status_ = absl::InvalidArgumentError(
-        absl::StrCat(place_, ": ", field, field.empty() ? "" : ": ", why));
+    status_ = absl::InvalidArgumentError(absl::StrCat(place_, ": ", field, ": ", why));
   }
   std::string Text(const json& object, const std::string& name, bool required = true) {
     const auto at = object.find(name);
@@ -42,7 +40,7 @@ class Line {
       return "";
     }
     if (!at->is_string()) {
-      Fail(name, absl::StrCat(Show(*at), " is not a string"));
+      Fail(name, absl::StrCat(ShowJson(*at), " is not a string"));
       return "";
     }
     return at->get<std::string>();
@@ -54,7 +52,7 @@ class Line {
       return low;
     }
     if (!at->is_number_integer() || at->get<int64_t>() < low || at->get<int64_t>() > high) {
-      Fail(name, absl::StrCat(Show(*at), " is not an integer in [", low, ", ", high, "]"));
+      Fail(name, absl::StrCat(ShowJson(*at), " is not an integer in [", low, ", ", high, "]"));
       return low;
     }
     return at->get<int64_t>();
@@ -67,14 +65,14 @@ class Line {
       return {};
     }
     for (const json& item : *at) {
-      if (!item.is_object()) Fail(name, absl::StrCat(Show(item), " is not an object"));
+      if (!item.is_object()) Fail(name, absl::StrCat(ShowJson(item), " is not an object"));
     }
     return status_.ok() ? at->get<std::vector<json>>() : std::vector<json>();
   }
 
  private:
   const std::string place_;
-  const json root_;
+  json root_;
   absl::Status status_;
 };
 
@@ -86,7 +84,7 @@ absl::StatusOr<int64_t> ReadHeader(Line& line, TaskFile& result) {
   if (!line.status().ok()) return line.status();
   const auto version = line.root().find("version");
   if (version == line.root().end() || *version != kTaskVersion) {
-    line.Fail("version", absl::StrCat(version == line.root().end() ? "missing" : Show(*version),
+    line.Fail("version", absl::StrCat(version == line.root().end() ? "missing" : ShowJson(*version),
                                       " is not the version read here, ", kTaskVersion));
     return line.status();
   }

@@ -52,7 +52,9 @@ TEST(TaskFile, AnotherFormatOrVersionIsRefusedByName) {
 
 TEST(TaskFile, DamageNamesLineFieldAndValue) {
   EXPECT_THAT(ErrorOf(""), HasSubstr("contexts"));
-  EXPECT_THAT(ErrorOf("nonsense\n"), HasSubstr("t.jsonl:1: not a JSON object"));
+  EXPECT_THAT(ErrorOf("nonsense\n"), HasSubstr("t.jsonl:1: not valid JSON"));
+  EXPECT_THAT(ErrorOf("[1]\n"), HasSubstr("t.jsonl:1: JSON object expected"));
+  EXPECT_THAT(ErrorOf("{\"version\": " + std::string(100000, '[') + "\n"), HasSubstr("deep"));
   const std::string whole = TestingTaskFile();
   const std::string cut = whole.substr(0, whole.rfind('\n', whole.size() - 2) + 1);
   EXPECT_THAT(ErrorOf(cut), HasSubstr("contexts: 3 in the header, 2 in the file"));
