@@ -50,7 +50,7 @@ const std::vector<Field>& Fields() {
       {"listen", Texts{&Config::listen},
        "Data address: tcp://HOST:PORT or shm://HOST:PORT; may be repeated; port 0 lets the kernel "
        "choose. "
-       "UCX over TCP is for trusted networks only"},
+       "Neither authenticates nor encrypts: for trusted networks only"},
       {"control", Text{&Config::control}, "Address of the gRPC control and health services"},
       {"metrics", Text{&Config::metrics}, "Address of /metrics for Prometheus; empty: none"},
       {"host_capacity", Size{&Config::host_capacity}, "Memory of the host tier"},

@@ -117,7 +117,7 @@ void NetConnection::ReadGreeting() {
   was_open_ = true;
   TransportCounters::Add(counters_.connections_opened, 1);
   if (!connecting_side_) loop_.on_accepted(*this);
-  if (open()) Pump();
+  if (is_open()) Pump();
 }
 
 absl::Status NetConnection::TakeGreeting(const Greeting& greeting) {
@@ -159,7 +159,7 @@ void NetConnection::OnSocketEvents(uint32_t events) {
       return ReadGreeting();
     case Phase::kOpen:
       if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0) OnReadable();
-      if (open() && (events & EPOLLOUT) != 0) Pump();
+      if (is_open() && (events & EPOLLOUT) != 0) Pump();
       return;
     case Phase::kClosing:
       return;
@@ -193,7 +193,7 @@ absl::Status NetConnection::Send(std::span<const uint8_t> head, std::span<const 
   }
   queued_bytes_ += bytes;
   (payload.empty() ? small_ : bulk_).push_back(std::move(send));
-  if (open()) Pump();
+  if (is_open()) Pump();
   return absl::OkStatus();
 }
 
@@ -217,7 +217,7 @@ void NetConnection::Tell(std::unique_ptr<NetSend> send) {
   if (send->status.ok()) counters_.Sent(send->bytes());
   if (send->cookie != 0) loop_.handler.OnSent(*this, send->cookie, send->status);
   loop_.Recycle(std::move(send));
-  if (open()) Pump();
+  if (is_open()) Pump();
 }
 
 void NetConnection::WantWritable(bool want) {

@@ -92,7 +92,7 @@ class NetConnection : public Connection {
   StreamWire stream_wire() const { return wire_; }
   TransportCounters& counters() { return counters_; }
   const absl::Status& why() const { return why_; }
-  bool open() const { return phase_ == Phase::kOpen; }
+  bool is_open() const { return phase_ == Phase::kOpen; }
   bool closing() const { return phase_ == Phase::kClosing; }
   // The owner has been told of it, by Connect or OnAccepted, and is owed an OnClosed.
   bool known() const { return connecting_side_ || was_open_; }

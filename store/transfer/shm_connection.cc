@@ -83,7 +83,7 @@ void ShmConnection::OnReadable() {
   uint8_t byte = 0;
   const absl::StatusOr<size_t> got = socket_.Receive({&byte, 1});
   if (got.ok() && *got == 0) return;
-  while (open() && Progress()) {
+  while (is_open() && Progress()) {
   }  // what it had sent before
   Close(got.ok() ? absl::InvalidArgumentError("the peer wrote to the socket of an shm connection")
                  : absl::UnavailableError(got.status().message()));
@@ -92,7 +92,7 @@ void ShmConnection::OnReadable() {
 // ---- out ----
 
 void ShmConnection::Pump() {
-  while (open() && window_bytes_ < loop_.options.window_bytes) {
+  while (is_open() && window_bytes_ < loop_.options.window_bytes) {
     std::unique_ptr<NetSend> send = NextSend();
     if (send == nullptr) return;
     Submit(std::move(send));
@@ -183,7 +183,7 @@ ucs_status_t ShmConnection::OnHeadInData(void* connection, const void* header, s
 }
 
 void ShmConnection::Deliver(std::span<const uint8_t> head, std::span<const uint8_t> payload) {
-  if (!open()) return;
+  if (!is_open()) return;
   if (head.size() > kHeadBytesMax || payload.size() > payload_bytes_max()) {
     return Close(absl::InvalidArgumentError(absl::StrCat(
         "message with a head of ", head.size(), " bytes and a payload of ", payload.size())));

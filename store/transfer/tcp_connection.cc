@@ -26,7 +26,7 @@ constexpr uint64_t kNoLowWaterBytes = 96 << 10;
 
 void TcpConnection::OnReadable() {
   read_budget_ = kTurnBytes;
-  while (open() && read_budget_ > 0) {
+  while (is_open() && read_budget_ > 0) {
     if (!(large_ != nullptr ? ReadLarge() : ReadSmall())) return;
   }
 }
@@ -53,7 +53,7 @@ bool TcpConnection::ReadSmall() {
 
 void TcpConnection::TakeSmall() {
   size_t at = 0;
-  while (open() && small_bytes_ - at >= kMessagePrefixBytes) {
+  while (is_open() && small_bytes_ - at >= kMessagePrefixBytes) {
     const std::span<const uint8_t> rest(small_in_.data() + at, small_bytes_ - at);
     const absl::StatusOr<MessagePrefix> prefix = DecodeMessagePrefix(rest, payload_bytes_max());
     if (!prefix.ok()) return Close(prefix.status());
@@ -114,7 +114,7 @@ void TcpConnection::Deliver(const MessagePrefix& prefix, std::span<const uint8_t
 // ---- out ----
 
 void TcpConnection::Pump() {
-  for (uint64_t bytes = 0; open();) {
+  for (uint64_t bytes = 0; is_open();) {
     if (sending_ == nullptr) {
       sending_ = NextSend();
       if (sending_ == nullptr) return WantWritable(false);

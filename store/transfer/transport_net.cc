@@ -148,7 +148,7 @@ bool NetTransport::LookAtSockets(int timeout_ms) {
 bool NetTransport::Progress() {
   bool busy = false;
   for (NetConnection* connection : shm_connections_) {
-    if (connection->open()) busy |= connection->Progress();
+    if (connection->is_open()) busy |= connection->Progress();
   }
   return busy;
 }
@@ -206,11 +206,11 @@ bool NetTransport::NeedsSweep() const {
 void NetTransport::Sweep(int64_t now_us) {
   last_sweep_us_ = now_us;
   for (const auto& [connection, due_us] : greeting_) {
-    if (connection->open() || due_us > now_us) continue;
+    if (connection->is_open() || due_us > now_us) continue;
     connection->Close(absl::DeadlineExceededError(
         absl::StrCat("no greeting from ", connection->peer(), " within ", kGreetingMs, " ms")));
   }
-  absl::erase_if(greeting_, [](const auto& entry) { return entry.first->open(); });
+  absl::erase_if(greeting_, [](const auto& entry) { return entry.first->is_open(); });
   for (const auto& listener : listeners_) {
     if (!listener->paused) continue;
     listener->paused = false;

@@ -39,7 +39,7 @@ Wire MemoryWire() {
 }
 
 #ifdef KEDGE_TEST_NET
-Wire UcxWire(const std::string& scheme) {
+Wire NetWire(const std::string& scheme) {
   return {scheme, scheme + "://127.0.0.1:0", true,
           [](TransportHandler& handler, TransportLimits limits) {
             auto transport =
@@ -63,7 +63,7 @@ class TransportTest : public testing::TestWithParam<std::string> {
 
   static Wire Make() {
 #ifdef KEDGE_TEST_NET
-    if (GetParam() != "memory") return UcxWire(GetParam());
+    if (GetParam() != "memory") return NetWire(GetParam());
 #endif
     return MemoryWire();
   }
@@ -483,7 +483,11 @@ TEST_P(TransportTest, TasksRunOnTheLoop) {
 }
 
 #ifdef KEDGE_TEST_NET
-#define KEDGE_WIRES testing::Values("memory", "tcp", "shm")
+#ifdef KEDGE_TEST_SHM
+#define KEDGE_WIRES testing::Values("tcp", "shm")
+#else
+#define KEDGE_WIRES testing::Values("tcp")
+#endif
 #else
 #define KEDGE_WIRES testing::Values("memory")
 #endif

@@ -115,7 +115,10 @@ absl::Status KedgedProcess::Spawn(const std::string& listen, const std::string& 
 }
 
 void KedgedProcess::Signal(int signal) const {
-  if (pid_ > 0) kill(pid_, signal);
+  if (pid_ <= 0) return;
+  kill(pid_, signal);
+  // kill() does not wait: a thread on another core may answer a request before it stops.
+  if (signal == SIGSTOP) waitpid(pid_, nullptr, WUNTRACED);
 }
 
 void KedgedProcess::Kill() {

@@ -37,7 +37,7 @@ class KedgedProcess {
   const std::string& metrics_address() const { return metrics_; }
   pid_t pid() const { return pid_; }
 
-  void Signal(int signal) const;    // SIGSTOP, SIGCONT, ...
+  void Signal(int signal) const;    // SIGSTOP (returns when it has stopped), SIGCONT, ...
   void Kill();                      // SIGKILL and reap
   absl::StatusOr<int> Terminate();  // SIGTERM, reap; the exit status (or 128 + signal)
   absl::Status Restart();  // with the same flags, on the same ports; the old one must have ended

@@ -144,9 +144,6 @@ pid_t InChild(const Body& body) {
 }
 
 TEST_P(StallTest, AClientThatStopsOrVanishesInMidTransferHoldsNobodyUp) {
-  if (std::string(GetParam()) == "shm") {
-    GTEST_SKIP() << "over shm it can (store/transfer/README.md, Limits)";
-  }
   // Children first: a client does not survive fork().
   const auto putter = [&](const char* name) {
     auto client = Open(name);

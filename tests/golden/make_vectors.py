@@ -275,11 +275,33 @@ def make_frames():
     return {"frames": frames}
 
 
+def make_stream():
+    greetings = []
+    for name, wire, status, payload_max, address in (
+            ("tcp", 1, 0, 512 << 10, b""),
+            ("shm", 2, 0, 60 << 10, bytes(range(1, 90))),
+            ("refused", 1, 3, 512 << 10, b"")):
+        front = struct.pack("<4sHBBIII", b"KdgS", 1, wire, status, payload_max, len(address), 0)
+        bytes_ = front + struct.pack("<I", crc32c(front + address)) + address
+        greetings.append({"name": name, "wire": wire, "status": status,
+                          "payload_bytes_max": payload_max, "address": address.hex(),
+                          "encoded": bytes_.hex()})
+    lengths = [(80, 0), (80, 4096), (131072, 524288)]
+    prefixes = []
+    for head, payload in lengths:
+        front = struct.pack("<II", head, payload)
+        prefixes.append({"head_bytes": head, "payload_bytes": payload,
+                         "encoded": (front + struct.pack("<I", crc32c(front))).hex()})
+    return {"greetings": greetings, "prefixes": prefixes}
+
+
 def outputs():
     """Path to content of everything that this script makes."""
     keys, headers, frames = make_keys(), make_headers(), make_frames()
+    stream = make_stream()
     files = {}
-    for name, value in (("keys", keys), ("headers", headers), ("frames", frames)):
+    for name, value in (("keys", keys), ("headers", headers), ("frames", frames),
+                        ("stream", stream)):
         files[os.path.join(VECTORS, name + ".json")] = (json.dumps(value, indent=1) + "\n").encode()
     for i, h in enumerate(headers["headers"]):
         path = os.path.join(ROOT, "proto/block_header_corpus/%02d.bin" % i)
@@ -287,6 +309,9 @@ def outputs():
     for f in frames["frames"]:
         path = os.path.join(ROOT, "proto/frame_corpus/%s.bin" % f["name"])
         files[path] = bytes.fromhex(f["head"])
+    for g in stream["greetings"]:
+        path = os.path.join(ROOT, "proto/stream_corpus/%s.bin" % g["name"])
+        files[path] = bytes.fromhex(g["encoded"])
     return files
 
 

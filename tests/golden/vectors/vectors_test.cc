@@ -12,6 +12,7 @@
 #include "proto/block_key.h"
 #include "proto/frame.h"
 #include "proto/messages.h"
+#include "proto/stream.h"
 
 namespace kedge {
 namespace {
@@ -246,6 +247,25 @@ TEST(Vectors, FramesAndBodies) {
     EXPECT_EQ(Hex(head), want["head"]) << name;
     const auto decoded = DecodeFrame(FromHex(want["head"]), header.payload_bytes);
     EXPECT_TRUE(decoded.ok()) << name << " " << decoded.status();
+  }
+}
+
+TEST(Vectors, GreetingsAndPrefixes) {
+  const json file = Load("stream.json");
+  ASSERT_EQ(file["greetings"].size(), 3u);
+  for (const json& want : file["greetings"]) {
+    const Bytes address = FromHex(want["address"]);
+    Bytes encoded(kGreetingHeaderBytes + address.size());
+    EncodeGreeting({static_cast<StreamWire>(want["wire"].get<int>()),
+                    static_cast<GreetingStatus>(want["status"].get<int>()),
+                    want["payload_bytes_max"], address},
+                   encoded);
+    EXPECT_EQ(Hex(encoded), want["encoded"]) << want["name"];
+  }
+  ASSERT_EQ(file["prefixes"].size(), 3u);
+  for (const json& want : file["prefixes"]) {
+    const auto encoded = EncodeMessagePrefix({want["head_bytes"], want["payload_bytes"]});
+    EXPECT_EQ(Hex(Bytes(encoded.begin(), encoded.end())), want["encoded"]);
   }
 }
 
