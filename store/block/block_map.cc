@@ -455,7 +455,7 @@ std::optional<BlockMap::Victim> BlockMap::Coldest(absl::FunctionRef<bool(HostSlo
     const std::lock_guard<std::mutex> lock(shard.mutex);
     const auto judge = [&](uint32_t index) {
       const Entry& entry = shard.entries[index];
-      if (entry.pins != 0) return PrefixIndex::Verdict::kBusy;
+      if (!MayGo(entry)) return PrefixIndex::Verdict::kBusy;
       return fits(entry.host) ? PrefixIndex::Verdict::kTake : PrefixIndex::Verdict::kSkip;
     };
     if (const auto index = shard.index.Victim(judge, Tick(), kVictimRunsMax)) {
@@ -471,7 +471,7 @@ bool BlockMap::Evictable(BlockId id) const {
   const std::lock_guard<std::mutex> lock(shard.mutex);
   if (IndexOf(id) >= shard.entries.end()) return false;
   const Entry& entry = shard.entries[IndexOf(id)];
-  return (entry.flags & kLive) != 0 && entry.pins == 0 && entry.host;
+  return (entry.flags & kLive) != 0 && MayGo(entry) && entry.host;
 }
 
 bool BlockMap::EvictHost(BlockId id) {
@@ -480,7 +480,7 @@ bool BlockMap::EvictHost(BlockId id) {
   const std::lock_guard<std::mutex> lock(shard.mutex);
   if (index >= shard.entries.end()) return false;
   Entry& entry = shard.entries[index];
-  if ((entry.flags & kLive) == 0 || entry.pins != 0 || !entry.host) return false;
+  if ((entry.flags & kLive) == 0 || !MayGo(entry) || !entry.host) return false;
   if ((entry.flags & kOnSsd) != 0) {
     ++shard.stats.demoted_blocks;
     ReleaseHost(shard, index);

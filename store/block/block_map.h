@@ -165,17 +165,21 @@ class BlockMap {
 
   // --- Eviction from host memory (policy: store/tier/host_room.h)
 
+  // While set, a block that is unsaved is no victim: the SSD takes what it is given, so the block
+  // is one as soon as it was written. The mover sets it.
+  void KeepUnsaved(bool keep) { keep_unsaved_.store(keep, std::memory_order_relaxed); }
+
   struct Victim {
     BlockId id = kNoBlock;
     HostSlot slot;
   };
-  // The block that should go first; it is unpinned (now).
+  // The block that should go first; it is unpinned (now), and saved where unsaved ones are kept.
   std::optional<Victim> Coldest();
   // The first such block whose slot `fits`.
   std::optional<Victim> Coldest(absl::FunctionRef<bool(HostSlot)> fits);
   bool Evictable(BlockId id) const;
   // Drops the host copy. With none on the SSD the block is gone and recorded as evicted. False:
-  // pinned, or not there any more.
+  // pinned, kept as unsaved, or not there any more.
   bool EvictHost(BlockId id);
 
   struct Stats {
@@ -263,10 +267,15 @@ class BlockMap {
   void Leave(Shard& shard, uint32_t index, ResultCode reason);
   void FreeIfUnused(Shard& shard, uint32_t index);
   uint32_t RemoveLocked(Shard& shard, const BlockKey& key);
+  bool MayGo(const Entry& entry) const {
+    return entry.pins == 0 &&
+           ((entry.flags & kUnsaved) == 0 || !keep_unsaved_.load(std::memory_order_relaxed));
+  }
 
   HostTier& host_;
   VariantTable variants_;
   std::atomic<uint64_t> tick_{1};
+  std::atomic<bool> keep_unsaved_{false};
   mutable std::array<Shard, kShards> shards_;
 };
 

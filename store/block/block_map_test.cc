@@ -119,6 +119,29 @@ TEST_F(BlockMapTest, PinnedBlocksAreNotEvicted) {
   EXPECT_EQ(host_->used_bytes(), 0u);
 }
 
+TEST_F(BlockMapTest, UnsavedBlocksAreKeptWhileTheSsdTakesThem) {
+  NewBlock block = Block(1);
+  block.unsaved = true;
+  const BlockId unsaved = Insert(block).id();
+  map_.KeepUnsaved(true);
+  EXPECT_FALSE(map_.Coldest());
+  EXPECT_FALSE(map_.Evictable(unsaved));
+  EXPECT_FALSE(map_.EvictHost(unsaved));
+  const BlockId saved = Insert(Block(2)).id();
+  ASSERT_TRUE(map_.Coldest());
+  EXPECT_EQ(map_.Coldest()->id, saved) << "the warmer one, because it is saved";
+  EXPECT_TRUE(map_.AttachSsd(map_.Lookup(KeyOf(1), 0, {}).ref, {1, 2, 2}));
+  EXPECT_TRUE(map_.EvictHost(unsaved));
+  EXPECT_EQ(CodeOf(1), ResultCode::kOk);
+
+  block = Block(3);
+  block.unsaved = true;
+  const BlockId lost = Insert(block).id();
+  map_.KeepUnsaved(false);  // the SSD refuses
+  EXPECT_TRUE(map_.EvictHost(lost));
+  EXPECT_EQ(CodeOf(3), ResultCode::kEvicted);
+}
+
 TEST_F(BlockMapTest, ABlockThatIsOnTheSsdStaysWhenItLeavesHostMemory) {
   BlockRef ref = Insert(Block(1));
   EXPECT_TRUE(map_.AttachSsd(ref, {1, 2, 2}));

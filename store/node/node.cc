@@ -79,6 +79,10 @@ absl::Status Node::Open() {
     ssd_ = *std::move(ssd);
   }
   mover_ = std::make_unique<Mover>(map_, *host_, room_, ssd_.get(), executor_, clock_);
+  mover_->OnProgress([this] {
+    if (!puts_wait_.load(std::memory_order_relaxed)) return;
+    transport_->Post([this] { RetryPutWaits(); });
+  });
   return absl::OkStatus();
 }
 

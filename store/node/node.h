@@ -5,7 +5,8 @@
 //   the loop by Transport::Post any thread       status, metrics, Inspect, Verify, Remove of the
 //   control service: block map and counters are thread-safe
 //
-// One verb, one file: node_hello.cc, node_match.cc, node_get.cc, node_put.cc, node_remove.cc;
+// One verb, one file: node_hello.cc, node_match.cc, node_get.cc, node_put.cc (what
+// waits: node_put_wait.cc), node_remove.cc;
 // node_sweep.cc is what time does.
 #pragma once
 
@@ -26,6 +27,7 @@
 #include "store/node/get_stream.h"
 #include "store/node/node_metrics.h"
 #include "store/node/put_slot.h"
+#include "store/node/put_wait.h"
 #include "store/node/session.h"
 #include "store/tier/host_room.h"
 #include "store/tier/mover.h"
@@ -195,14 +197,20 @@ class Node final : private TransportHandler {
   void FinishStreamIfOver(uint32_t stream);
   void PumpStalled();
 
-  // Put (node_put.cc)
-  struct PendingBegin;
+  // Put (node_put.cc, node_put_wait.cc)
   ResultCode BeginItem(Session& session, const PutBeginBody& begin, const PutBeginItem& item,
-                       std::shared_ptr<PendingBegin>& pending, size_t index, uint64_t* slot);
+                       std::shared_ptr<PutWait>& wait, size_t index, uint64_t* slot);
+  // kExhausted: no room now.
+  ResultCode TakeSlot(Session& session, const Variant& variant, const PutBeginItem& item,
+                      uint64_t* slot);
   PutSlot* FindSlot(uint64_t id);
-  uint64_t OpenSlot(Session& session, const PutBeginBody& begin, const PutBeginItem& item,
+  uint64_t OpenSlot(Session& session, const Variant& variant, const PutBeginItem& item,
                     HostSlot host);
-  void SendPutReady(Session& session, const FrameHeader& request);
+  void SendPutReady(Session& session, const FrameHeader& request, int64_t started_us);
+  void WaitForSsd(const std::shared_ptr<PutWait>& wait, size_t index, BlockRef block);
+  void WaitForRoom(std::shared_ptr<PutWait> wait);
+  void RetryPutWaits();
+  void EndPutWait(PutWait& wait, size_t items);
   void Commit(PutSlot& slot);
   ResultCode SealAndInsert(PutSlot& slot, BlockRef* block, std::string* text);
   void AnswerCommit(uint64_t session, const FrameHeader& commit, int64_t started_us, uint64_t slot,
@@ -238,6 +246,7 @@ class Node final : private TransportHandler {
   SsdTier::RecoveryReport recovery_;
   NodeMetrics metrics_;
   std::atomic<bool> draining_{false};
+  std::atomic<bool> puts_wait_{false};  // put_waits_ has some; the mover's writer looks
 
   // Loop only.
   Random random_;
@@ -252,6 +261,7 @@ class Node final : private TransportHandler {
   std::vector<std::unique_ptr<PutSlot>> slots_;  // a slot's id has its index in the low 32 bits
   std::vector<uint32_t> free_slots_;
   uint64_t put_bytes_reserved_ = 0;
+  std::vector<std::shared_ptr<PutWait>> put_waits_;  // for room, in the order of their coming
   std::string data_address_;
   std::string control_address_;
   struct DrainState {

@@ -110,6 +110,11 @@ void NodeMetrics::Visit(MetricsVisitor& visitor) const {
           put_mismatches);
   counter("kedge_puts_abandoned_total", "Put slots dropped by time or with their session.",
           puts_abandoned);
+  counter("kedge_put_room_waits_total",
+          "Put requests that waited until the SSD had taken some of what fills host memory.",
+          put_room_waits);
+  counter("kedge_put_room_refused_total", "Blocks of them that got no room in time.",
+          put_room_refused);
   counter("kedge_get_bytes_total", "Payload bytes handed to the transport.", get_bytes);
   counter("kedge_chunks_dropped_total", "Chunks for a slot that was not open.", chunks_dropped);
   counter("kedge_lease_expirations_total", "Leases that ended by time.", lease_expirations);
@@ -118,6 +123,7 @@ void NodeMetrics::Visit(MetricsVisitor& visitor) const {
   gauge("kedge_leases", "Leases held.", leases);
   gauge("kedge_leased_blocks", "Pins of all leases.", leased_blocks);
   gauge("kedge_puts_open", "Put slots in use.", puts_open);
+  gauge("kedge_puts_waiting", "Put requests that wait for room.", puts_waiting);
   gauge("kedge_gets_running", "Get requests not yet answered in full.", gets_running);
 }
 

@@ -41,7 +41,9 @@ class NodeMetrics {
   Counter put_bytes{0};
   Counter put_existing{0};
   Counter put_mismatches{0};
-  Counter puts_abandoned{0};  // dropped by time or by the end of their session
+  Counter puts_abandoned{0};    // dropped by time or by the end of their session
+  Counter put_room_waits{0};    // requests that waited for the SSD to make room
+  Counter put_room_refused{0};  // blocks that got none
   Counter get_bytes{0};
   Counter chunks_dropped{0};  // for a slot that is not there
   Counter lease_expirations{0};
@@ -52,6 +54,7 @@ class NodeMetrics {
   std::atomic<uint64_t> leases{0};
   std::atomic<uint64_t> leased_blocks{0};
   std::atomic<uint64_t> puts_open{0};
+  std::atomic<uint64_t> puts_waiting{0};
   std::atomic<uint64_t> gets_running{0};
   std::atomic<int64_t> last_sweep_ms{0};  // of the node's clock: the loop lives
 

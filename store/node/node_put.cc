@@ -22,15 +22,6 @@ uint64_t SlotId(uint64_t random, uint32_t index) {
 
 }  // namespace
 
-// An answer to kPutBegin that waits: blocks that are held already, but not yet as durably as this
-// caller wants.
-struct Node::PendingBegin {
-  uint64_t session = 0;
-  FrameHeader request;
-  std::vector<PutReadyItem> items;
-  size_t waits_for = 0;
-};
-
 bool Node::WantsSsd(uint8_t durability) const {
   return (durability == kDurabilityDefault ? options_.durability : durability) == kDurabilitySsd;
 }
@@ -41,28 +32,33 @@ void Node::OnPutBegin(Session& session, const Frame& frame) {
   const int64_t start_us = clock_.NowUs();
   if (!BodyOk(session, frame.header, DecodePutBegin(frame.body, put_begin_))) return;
   put_ready_.items.assign(put_begin_.items.size(), PutReadyItem{});
-  std::shared_ptr<PendingBegin> pending;
-  ResultCode worst = ResultCode::kOk;
+  std::shared_ptr<PutWait> wait;
   for (size_t i = 0; i < put_begin_.items.size(); ++i) {
     PutReadyItem& ready = put_ready_.items[i];
-    ready.code = BeginItem(session, put_begin_, put_begin_.items[i], pending, i, &ready.slot);
-    if (!IsSuccess(ready.code)) worst = ready.code;
+    ready.code = BeginItem(session, put_begin_, put_begin_.items[i], wait, i, &ready.slot);
   }
-  metrics_.Request(Op::kPutBegin, worst, clock_.NowUs() - start_us);
-  if (pending == nullptr) return SendPutReady(session, frame.header);
-  pending->session = session.id;
-  pending->request = frame.header;
-  pending->items = put_ready_.items;
+  if (wait == nullptr) return SendPutReady(session, frame.header, start_us);
+  wait->session = session.id;
+  wait->request = frame.header;
+  wait->started_us = start_us;
+  wait->items = put_ready_.items;
+  if (!wait->for_room.empty()) WaitForRoom(std::move(wait));
 }
 
-void Node::SendPutReady(Session& session, const FrameHeader& request) {
+// Answers with put_ready_.
+void Node::SendPutReady(Session& session, const FrameHeader& request, int64_t started_us) {
+  ResultCode worst = ResultCode::kOk;
+  for (const PutReadyItem& item : put_ready_.items) {
+    if (!IsSuccess(item.code)) worst = item.code;
+  }
+  metrics_.Request(Op::kPutBegin, worst, clock_.NowUs() - started_us);
   body_.clear();
   EncodePutReady(put_ready_, body_);
   Reply(session, request, FrameType::kPutReady);
 }
 
 ResultCode Node::BeginItem(Session& session, const PutBeginBody& begin, const PutBeginItem& item,
-                           std::shared_ptr<PendingBegin>& pending, size_t index, uint64_t* slot) {
+                           std::shared_ptr<PutWait>& wait, size_t index, uint64_t* slot) {
   if (draining()) return ResultCode::kUnavailable;
   if (item.part_count == 0 || item.part_count > kPartCountMax ||
       item.payload_bytes > kBlockBytesMax || item.key.is_zero() ||
@@ -75,23 +71,26 @@ ResultCode Node::BeginItem(Session& session, const PutBeginBody& begin, const Pu
   if (held.code == ResultCode::kOk) {
     NodeMetrics::Add(metrics_.put_existing);
     map_.Touch(held.ref);
-    if (!WantsSsd(begin.durability) || held.info.ssd || ssd_ == nullptr) {
-      return ResultCode::kExists;
+    if (WantsSsd(begin.durability) && !held.info.ssd && ssd_ != nullptr) {
+      if (wait == nullptr) wait = std::make_shared<PutWait>();
+      WaitForSsd(wait, index, std::move(held.ref));
     }
-    if (pending == nullptr) pending = std::make_shared<PendingBegin>();
-    ++pending->waits_for;
-    mover_->Write(std::move(held.ref), [this, pending, index](const absl::Status& status) {
-      transport_->Post([this, pending, index, status] {
-        pending->items[index].code = status.ok() ? ResultCode::kExists : FromStatus(status);
-        Session* waiting = FindSession(pending->session);
-        if (--pending->waits_for != 0 || waiting == nullptr) return;
-        put_ready_.items = pending->items;
-        SendPutReady(*waiting, pending->request);
-      });
-    });
     return ResultCode::kExists;
   }
+  const bool writing = mover_->writing();  // asked first: what it has written by then is room
+  const ResultCode code = TakeSlot(session, begin.variant, item, slot);
+  if (code != ResultCode::kExhausted || !writing || put_waits_.size() >= kPutRoomWaitersMax) {
+    return code;
+  }
+  if (wait == nullptr) wait = std::make_shared<PutWait>();
+  wait->variant = begin.variant;
+  wait->for_room.emplace_back(index, item);
+  ++wait->waits_for;
+  return code;
+}
 
+ResultCode Node::TakeSlot(Session& session, const Variant& variant, const PutBeginItem& item,
+                          uint64_t* slot) {
   const uint64_t image_bytes =
       ImageLayout{kBlockHeaderFixedBytes + item.part_count * kPartEntryBytes, item.payload_bytes}
           .image_bytes();
@@ -103,11 +102,11 @@ ResultCode Node::BeginItem(Session& session, const PutBeginBody& begin, const Pu
   }
   const absl::StatusOr<HostSlot> host = room_.Allocate(image_bytes);
   if (!host.ok()) return FromStatus(host.status());
-  *slot = OpenSlot(session, begin, item, *host);
+  *slot = OpenSlot(session, variant, item, *host);
   return ResultCode::kOk;
 }
 
-uint64_t Node::OpenSlot(Session& session, const PutBeginBody& begin, const PutBeginItem& item,
+uint64_t Node::OpenSlot(Session& session, const Variant& variant, const PutBeginItem& item,
                         HostSlot host) {
   if (free_slots_.empty()) {
     free_slots_.push_back(static_cast<uint32_t>(slots_.size()));
@@ -116,7 +115,7 @@ uint64_t Node::OpenSlot(Session& session, const PutBeginBody& begin, const PutBe
   const uint32_t index = free_slots_.back();
   free_slots_.pop_back();
   PutSlot& slot = *slots_[index];
-  slot.Open(item, begin.variant, host, host_->Data(host));
+  slot.Open(item, variant, host, host_->Data(host));
   slot.id = SlotId(random_.Next(), index);
   slot.session = session.id;
   slot.last_traffic_ms = clock_.NowMs();

@@ -15,6 +15,7 @@ void Node::Sweep() {
   const int64_t now_ms = clock_.NowMs();
   NodeMetrics::Add(metrics_.lease_expirations, leases_.Expire(now_ms));
   SweepSlots(now_ms);
+  if (!put_waits_.empty()) RetryPutWaits();
   SweepStreams(clock_.NowUs());
   SweepSessions(now_ms);
   StepDrain(now_ms);
@@ -87,6 +88,7 @@ void Node::StepDrain(int64_t now_ms) {
 
 void Node::UpdateGauges() {
   const auto relaxed = std::memory_order_relaxed;
+  metrics_.puts_waiting.store(put_waits_.size(), relaxed);
   metrics_.sessions.store(sessions_.size(), relaxed);
   metrics_.leases.store(leases_.size(), relaxed);
   metrics_.leased_blocks.store(leases_.blocks(), relaxed);

@@ -79,6 +79,7 @@ inline TestBlock MakeLayeredTestBlock(uint64_t number) {
 struct TestWorld {
   SimulatedClock clock;
   SimulatedDisk disk;
+  Disk* ssd = &disk;  // what the node gets
   MemoryNetwork network;
   std::unique_ptr<Executor> executor;
   std::unique_ptr<Node> node;
@@ -94,7 +95,7 @@ struct TestWorld {
     NodeParts parts;
     parts.clock = &clock;
     parts.executor = executor.get();
-    parts.disk = &disk;
+    parts.disk = ssd;
     parts.host = *HostTier::Create({.capacity_bytes = host_bytes});
     if (with_ssd) {
       parts.ssd_index = MakeMemoryIndex();

@@ -5,6 +5,10 @@
 // asked for, it goes (to the SSD, where it already is, or out of the node, recorded). Is it of
 // another class, evicting it alone would help nobody: then the extent of another class that is
 // cheapest to empty is emptied, and moves. So memory follows the sizes that are in use.
+//
+// A block that still has to be written to the SSD does not go as long as the SSD takes what it is
+// given: then what is saved goes, however warm, and where nothing is saved there is no room until
+// the mover has written some.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +27,8 @@ class HostRoom {
   // Both must outlive this.
   HostRoom(HostTier& host, BlockMap& map) : host_(host), map_(map) {}
 
-  // A slot of at least `bytes`. RESOURCE_EXHAUSTED when what is left is pinned; INVALID_ARGUMENT
+  // A slot of at least `bytes`. RESOURCE_EXHAUSTED when what is left is pinned or unsaved;
+  // INVALID_ARGUMENT
   // when no slot can be that large. Any thread.
   absl::StatusOr<HostSlot> Allocate(uint64_t bytes);
 

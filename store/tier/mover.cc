@@ -10,8 +10,8 @@
 namespace kedge {
 namespace {
 
-// The background lane may pin this share of host memory; the rest stays free to be evicted when
-// puts outrun the SSD.
+// The background lane may pin this share of host memory; what it has no room for is found in the
+// map when the lane is empty.
 constexpr uint64_t kBackgroundShare = 4;
 // After the SSD refused a background write.
 constexpr int64_t kRestMs = 1000;
@@ -26,7 +26,9 @@ Mover::Mover(BlockMap& map, HostTier& host, HostRoom& room, SsdTier* ssd, Execut
       ssd_(ssd),
       executor_(executor),
       clock_(clock),
-      background_bytes_max_(host.capacity_bytes() / kBackgroundShare) {}
+      background_bytes_max_(host.capacity_bytes() / kBackgroundShare) {
+  map_.KeepUnsaved(ssd_ != nullptr);
+}
 
 // --- Down ---------------------------------------------------------------------------------------
 
@@ -116,6 +118,7 @@ void Mover::RunWriter() {
   }
   const bool idle = batch.empty() && !refill;
   EndFlushes(idle);
+  if (on_progress_) on_progress_();
   if (!idle) executor_.Post([this] { RunWriter(); });
 }
 
@@ -169,7 +172,12 @@ void Mover::AppendBatch(std::vector<Job>& batch) {
       written_bytes_.fetch_add(images[i].bytes.size(), std::memory_order_relaxed);
     }
   }
+  if (!jobs.empty()) map_.KeepUnsaved(status.ok());
   if (!status.ok()) {
+    // An image that fits no segment never will: it is a block of host memory only.
+    if (absl::IsInvalidArgument(status) && jobs.size() == 1) {
+      map_.SetUnsaved(jobs[0]->block, false);
+    }
     write_failures_.fetch_add(jobs.size(), std::memory_order_relaxed);
     const std::lock_guard<std::mutex> lock(mutex_);
     skipped_some_ = true;
@@ -229,6 +237,11 @@ void Mover::EndFlushes(bool all_written) {
 uint64_t Mover::backlog() const {
   const std::lock_guard<std::mutex> lock(mutex_);
   return urgent_.size() + background_.size();
+}
+
+bool Mover::writing() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return writer_runs_;
 }
 
 bool Mover::resting() const {

@@ -5,7 +5,9 @@
 // SSD, and tombstones; what arrives while a batch is being synced shares the next one (group
 // commit). The other holds the rest, bounded in number and bytes; what found no room there stays
 // marked as unsaved in the map and is looked for again when the lane is empty. A tombstone is
-// appended after every image of its key that was queued before it.
+// appended after every image of its key that was queued before it. While the SSD takes what it is
+// given, unsaved blocks are not evicted (BlockMap::KeepUnsaved); once it refuses they may be, until
+// it takes one again.
 //
 // Up: a promotion reads the whole image into a host slot and believes nothing: header, name, root
 // digest and every part must agree, else the copy is dropped and counted. Those who want the same
@@ -18,6 +20,7 @@
 #include <atomic>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <mutex>
 #include <vector>
 
@@ -61,6 +64,11 @@ class Mover {
   void Flush(int64_t deadline_ms, absl::AnyInvocable<void(uint64_t written, uint64_t left)> done);
 
   uint64_t backlog() const;  // blocks that wait for the SSD
+  // The writer is at work: what is unsaved becomes evictable soon.
+  bool writing() const;
+  // Called on an executor thread after each batch, and after the last one once writing() is false:
+  // there may be room. Set before traffic starts.
+  void OnProgress(std::function<void()> told) { on_progress_ = std::move(told); }
   uint64_t checksum_failures() const { return damaged_.load(std::memory_order_relaxed); }
   void CountDamaged() { damaged_.fetch_add(1, std::memory_order_relaxed); }
   uint64_t write_failures() const { return write_failures_.load(std::memory_order_relaxed); }
@@ -99,6 +107,7 @@ class Mover {
   Executor& executor_;
   const Clock& clock_;
   const uint64_t background_bytes_max_;
+  std::function<void()> on_progress_;
 
   mutable std::mutex mutex_;
   std::deque<Job> urgent_;

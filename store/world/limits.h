@@ -41,6 +41,12 @@ inline constexpr uint32_t kPutSlotsMax = 16 * kBatchItemsMax;
 // push out all that is good.
 inline constexpr uint32_t kPutShareOfHostPercent = 50;
 
+// A put that finds host memory full of blocks that the SSD does not have yet waits so long for the
+// mover to write some: 1 GiB at 500 MB/s. Less when the request's own deadline comes first.
+inline constexpr uint32_t kPutRoomWaitMs = 2'000;
+// Requests that wait so at one time; more are refused at once.
+inline constexpr uint32_t kPutRoomWaitersMax = 1024;
+
 // --- Sessions ---
 
 // Engine ranks of a large pod, each with a few connections.
@@ -101,6 +107,7 @@ inline constexpr int kSsdIndexOpenFilesMax = 64;
 static_assert(kLeaseMsDefault <= kLeaseMsMax);
 static_assert(kLeaseSweepMs * 10 <= kLeaseMsDefault, "a lease ends about when it should");
 static_assert(kPutSweepMs * 10 <= kPutIdleMs, "a slot ends about when it should");
+static_assert(kPutRoomWaitMs < kPutIdleMs, "slots of a put that waits for one more stay open");
 static_assert(kPutSlotsPerSessionMax >= kBatchItemsMax, "a full batch finds slots");
 static_assert(kPutSlotsMax >= 2 * kPutSlotsPerSessionMax, "one session cannot take all slots");
 static_assert(kRequestMsDefault <= kRequestMsMax);
