@@ -35,7 +35,8 @@ for name in none/loss_added/prose dense/consistency/judge sink/mass twin8/keys/c
   grep -q "\"case\":\"$name\"" "$out/bench.log" || fail "no $name"
 done
 expect 'CASE' 0 --model "$model" --contexts 1 --task role --query-aware --twin 1
-expect 'narrow\|WIDE' 0 --model "$model" --tasks tests/quality/shipped_tasks --contexts 2 --task role --twin 1
+expect 'narrow\|WIDE' 0 --model "$model" --tasks tests/quality/shipped_tasks --contexts 2 \
+  --task role --twin 1
 
 expect '/nonexistent/config.json' 2 --model /nonexistent
 expect "'magic' is none of: dense, none" 2 --model "$model" --policy magic --task role --contexts 1

@@ -31,9 +31,6 @@ struct Reader {
     if (tokenizer) return tokenizer->Encode(text);
     return ByteTokenizer().Encode(text, /*add_bos=*/false);
   }
-  std::string Decode(const std::vector<int32_t>& tokens) const {
-    return tokenizer ? tokenizer->Decode(tokens) : ByteTokenizer().Decode(tokens);
-  }
 };
 
 absl::StatusOr<Reader> ReadModel(const std::string& directory) {
@@ -190,7 +187,7 @@ absl::StatusOr<AgentsFigures> RunAgents(DemoNode& node, const AgentsOptions& opt
   Run run(*workload, **model, figures);
   absl::Status status = run.Answer(node, "agents/" + options.model, options.requests);
   if (!status.ok()) return status;
-  figures.sample = reader->Decode(run.last_answer());
+  if (reader->tokenizer) figures.sample = reader->tokenizer->Decode(run.last_answer());
   return figures;
 }
 

@@ -42,7 +42,7 @@ struct AgentsFigures {
   int64_t requests = 0;
   int64_t block_tokens = 0;
   std::vector<AgentSums> agents;
-  std::string sample;   // the last agent's last message
+  std::string sample;   // the last agent's last message; "" where tokens are bytes
   std::string trouble;  // the first there was
 
   bool same_tokens() const;

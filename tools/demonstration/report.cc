@@ -144,7 +144,8 @@ void PrintAgents(const DemoFigures& figures) {
         Ratio(sums.dense_ttft_ms, sums.again_ttft_ms), static_cast<int>(sums.same_answers),
         static_cast<int>(sums.answers), Verdict(sums.same_answers == sums.answers).c_str());
   }
-  std::printf("\n  The last message: %s\n", FitColumns(agents.sample, 76).c_str());
+  if (!agents.sample.empty())
+    std::printf("\n  The last message: %s\n", FitColumns(agents.sample, 76).c_str());
   if (!agents.trouble.empty()) std::printf("    trouble: %s\n", agents.trouble.c_str());
 }
 

@@ -5,8 +5,8 @@
 
 For the first contexts of every task: the most likely token before every token of every answer
 (greedy decoding gives the answer exactly when all of them are its tokens), and the logits behind
-some of the questions. The forward pass is that of tests/golden/make_golden.py: plain PyTorch in fp32,
-no code of the runner. Needs Debian's python3-torch.
+some of the questions. The forward pass is that of tests/golden/make_golden.py: plain PyTorch in
+fp32, no code of the runner. Needs Debian's python3-torch.
 """
 
 import json
