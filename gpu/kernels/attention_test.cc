@@ -213,6 +213,29 @@ TEST_F(AttentionCudaTest, AgreesWithTheDefinition) {
   }
 }
 
+TEST_F(AttentionCudaTest, HiddenKeysAreAsIfTheyWereNotThere) {
+  const Shape shape{6, 2, 24};
+  const int64_t width = shape.heads * shape.head_size;
+  const Sequence sequence(shape, 200, DType::kBf16, 8.0f);
+  std::vector<uint8_t> visible(200 * 200, 1);
+  for (int64_t row = 150; row < 200; ++row)
+    std::fill_n(visible.begin() + row * 200, 130, uint8_t{0});
+  AttentionArgs args = sequence.Args(0, 200);
+  args.q = ToGpu(sequence.q());
+  args.k = ToGpu(sequence.k());
+  args.v = ToGpu(sequence.v());
+  args.visible = ToGpu(visible);
+  args.out = Room<float>(200 * width);
+  AttentionCuda(args, stream());
+  const std::vector<float> out = FromGpu(args.out, 200 * width);
+  const Sequence moved = sequence.From(130);
+  for (int64_t row : {0, 149, 150, 199}) {
+    const std::vector<double> expected =
+        row < 150 ? sequence.Reference(row) : moved.Reference(row - 130);
+    for (int64_t i = 0; i < width; ++i) ASSERT_NEAR(out[row * width + i], expected[i], 1e-5);
+  }
+}
+
 #endif  // KEDGE_CUDA
 
 }  // namespace
