@@ -14,8 +14,9 @@ constexpr size_t kSpareSendBytes = 16 << 10;
 constexpr int kSmallInARowMax = 16;
 
 GreetingStatus StatusFor(const absl::Status& why) {
-  return why.code() == absl::StatusCode::kUnimplemented ? GreetingStatus::kOtherVersion
-                                                        : GreetingStatus::kRefused;
+  if (why.code() == absl::StatusCode::kUnimplemented) return GreetingStatus::kOtherVersion;
+  if (why.code() == absl::StatusCode::kFailedPrecondition) return GreetingStatus::kOtherWire;
+  return GreetingStatus::kRefused;
 }
 
 }  // namespace
@@ -122,9 +123,9 @@ void NetConnection::ReadGreeting() {
 
 absl::Status NetConnection::TakeGreeting(const Greeting& greeting) {
   if (greeting.wire != wire_) {
-    return absl::InvalidArgumentError(absl::StrCat("the peer speaks ",
-                                                   StreamWireName(greeting.wire),
-                                                   " here, expected ", StreamWireName(wire_)));
+    return absl::FailedPreconditionError(absl::StrCat("the peer speaks ",
+                                                      StreamWireName(greeting.wire),
+                                                      " here, expected ", StreamWireName(wire_)));
   }
   if (greeting.status != GreetingStatus::kOk) {
     return absl::UnavailableError(absl::StrCat("the peer at ", peer_, " refused: status ",

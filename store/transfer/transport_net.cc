@@ -207,8 +207,8 @@ void NetTransport::Sweep(int64_t now_us) {
   last_sweep_us_ = now_us;
   for (const auto& [connection, due_us] : greeting_) {
     if (connection->is_open() || due_us > now_us) continue;
-    connection->Close(absl::DeadlineExceededError(
-        absl::StrCat("no greeting from ", connection->peer(), " within ", kGreetingMs, " ms")));
+    connection->Close(absl::DeadlineExceededError(absl::StrCat(
+        "no greeting from ", connection->peer(), " within ", state_.options.greeting_ms, " ms")));
   }
   absl::erase_if(greeting_, [](const auto& entry) { return entry.first->is_open(); });
   for (const auto& listener : listeners_) {
@@ -236,7 +236,7 @@ absl::StatusOr<std::unique_ptr<NetConnection>> NetTransport::NewConnection(Strea
 NetConnection* NetTransport::Keep(std::unique_ptr<NetConnection> connection) {
   NetConnection* const result = connection.get();
   connections_[result] = std::move(connection);
-  greeting_[result] = clock_.NowUs() + int64_t{kGreetingMs} * 1000;
+  greeting_[result] = clock_.NowUs() + state_.options.greeting_ms * 1000;
   if (result->stream_wire() == StreamWire::kShm) shm_connections_.push_back(result);
   return result;
 }

@@ -18,6 +18,7 @@
 #include "store/transfer/transport.h"
 #include "store/world/clock.h"
 #include "store/world/executor.h"
+#include "store/world/limits.h"
 
 namespace kedge {
 
@@ -29,6 +30,8 @@ struct NetTransportOptions {
   // Over shm, handed to UCX at a time, for each connection. What waits behind it is sorted:
   // messages without payload go first. (Over tcp one message at a time is handed to the kernel.)
   uint64_t window_bytes = 1 << 20;
+  // A new connection says within this who it is.
+  int64_t greeting_ms = kGreetingMs;
 };
 
 // `handler`, `executor` and `clock` must outlive the transport. One transport serves both schemes,

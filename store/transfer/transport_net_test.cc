@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "proto/stream.h"
 #include "store/transfer/transport_test.h"
 
 namespace kedge {
@@ -199,13 +200,22 @@ std::vector<uint16_t> ListeningPorts() {
   return ports;
 }
 
-void TalkNonsense(uint16_t port, const std::vector<uint8_t>& nonsense) {
+int ConnectTo(uint16_t port) {
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_in to{};
   to.sin_family = AF_INET;
   to.sin_port = htons(port);
   to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  ASSERT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&to), sizeof(to)), 0);
+  EXPECT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&to), sizeof(to)), 0);
+  return fd;
+}
+
+uint16_t PortOf(const std::string& address) {
+  return static_cast<uint16_t>(std::stoi(address.substr(address.rfind(':') + 1)));
+}
+
+void TalkNonsense(uint16_t port, const std::vector<uint8_t>& nonsense) {
+  const int fd = ConnectTo(port);
   (void)send(fd, nonsense.data(), nonsense.size(), MSG_NOSIGNAL);
   const timeval limit = {.tv_sec = 0, .tv_usec = 50'000};
   setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
@@ -257,6 +267,79 @@ TEST_P(NetTest, NonsenseOnThePortsDisturbsNobody) {
   ASSERT_NO_FATAL_FAILURE(echo());
   client.transport->Shutdown();
   server.transport->Shutdown();
+}
+
+// Until the end: what the other side wrote.
+std::vector<uint8_t> ReadAll(int fd) {
+  std::vector<uint8_t> all(4096);
+  size_t have = 0;
+  for (ssize_t got; (got = recv(fd, &all[have], all.size() - have, 0)) > 0;) have += got;
+  all.resize(have);
+  return all;
+}
+
+TEST_P(NetTest, APeerOfAnotherReleaseIsToldWhy) {
+  End server;
+  server.handler.on_accepted = [](Connection&) { ADD_FAILURE() << "accepted"; };
+  server.Start();
+  const int fd = ConnectTo(PortOf(*server.transport->Listen(Any())));
+  std::vector<uint8_t> greeting(kGreetingHeaderBytes);
+  EncodeGreeting({.payload_bytes_max = 1 << 20}, greeting);
+  greeting[4] = 77;  // its version
+  ASSERT_EQ(send(fd, greeting.data(), greeting.size(), 0), ssize_t{kGreetingHeaderBytes});
+  const std::vector<uint8_t> bytes = ReadAll(fd);
+  const absl::StatusOr<Greeting> answer = DecodeGreeting(bytes);
+  ASSERT_TRUE(answer.ok()) << answer.status().ToString();
+  EXPECT_EQ(answer->status, GreetingStatus::kOtherVersion);
+  close(fd);
+}
+
+TEST_P(NetTest, WhoSaysNothingIsDropped) {
+  End server;
+  server.Start({.greeting_ms = 50});
+  const int silent = ConnectTo(PortOf(*server.transport->Listen(Any())));
+  EXPECT_TRUE(ReadAll(silent).empty());
+  close(silent);
+}
+
+// A port on which somebody listens who never answers.
+TEST_P(NetTest, AServerThatDoesNotGreetIsGivenUp) {
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in at{};
+  at.sin_family = AF_INET;
+  at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  ASSERT_EQ(bind(fd, reinterpret_cast<sockaddr*>(&at), sizeof(at)), 0);
+  ASSERT_EQ(listen(fd, 1), 0);
+  socklen_t bytes = sizeof(at);
+  ASSERT_EQ(getsockname(fd, reinterpret_cast<sockaddr*>(&at), &bytes), 0);
+  End client;
+  Count closed;
+  client.handler.on_closed = [&](Connection&, const absl::Status& why) {
+    EXPECT_EQ(why.code(), absl::StatusCode::kDeadlineExceeded) << why.ToString();
+    closed.Add();
+  };
+  client.Start({.greeting_ms = 50});
+  const std::string address = GetParam() + "://127.0.0.1:" + std::to_string(ntohs(at.sin_port));
+  OnLoop(*client.transport, [&] { EXPECT_TRUE(client.transport->Connect(address).ok()); });
+  EXPECT_TRUE(closed.WaitFor(1));
+  close(fd);
+}
+
+TEST_P(NetTest, TheOtherWireIsRefused) {
+  End server, client;
+  Count closed;
+  client.handler.on_closed = [&](Connection&, const absl::Status& why) {
+    EXPECT_NE(why.message().find("the peer speaks " + GetParam() + " here"),
+              absl::string_view::npos)
+        << why.ToString();
+    closed.Add();
+  };
+  server.Start();
+  client.Start();
+  std::string address = *server.transport->Listen(Any());
+  address.replace(0, 3, GetParam() == "tcp" ? "shm" : "tcp");
+  OnLoop(*client.transport, [&] { EXPECT_TRUE(client.transport->Connect(address).ok()); });
+  EXPECT_TRUE(closed.WaitFor(1));
 }
 
 // A node that comes back finds its port with connections of its former life.
