@@ -260,7 +260,7 @@ absl::Status CheckConfig(const Config& config) {
   if (config.host_capacity < kHostExtentBytes) {
     return absl::InvalidArgumentError(
         absl::StrCat("host_capacity: ", FormatByteSize(config.host_capacity),
-                     " is less than one extent of ", FormatByteSize(kHostExtentBytes)));
+                     " is less than the largest block needs, ", FormatByteSize(kHostExtentBytes)));
   }
   if (config.durability == "ssd" && config.ssd_path.empty()) {
     return absl::InvalidArgumentError("durability: ssd needs ssd_path");

@@ -101,6 +101,26 @@ TEST_F(NodeSweepTest, MemoryFollowsTheSizesInUse) {
   EXPECT_EQ(client.Get(small), ResultCode::kOk);
 }
 
+// More block sizes than extents of 64 MiB would fit, in rotation, with an SSD behind: puts and gets
+// (promotions) of every size find room.
+TEST_F(NodeSweepTest, ASmallTierHoldsManyBlockSizes) {
+  world_.host_bytes = 128 << 20;
+  world_.options.ssd.segment_bytes = 64 << 20;
+  world_.options.ssd.capacity_bytes = 2048ull << 20;
+  StartWithSsd();
+  TestClient client(world_);
+  constexpr size_t kSizes[] = {4'000, 70'000, 300'000, 1 << 20, 5 << 20, 20 << 20};
+  constexpr uint64_t kRounds = 12;
+  const auto block_of = [&](uint64_t i) { return MakeTestBlock(i, kSizes[i % 6]); };
+  for (uint64_t i = 0; i < kRounds * 6; ++i) {
+    ASSERT_EQ(client.Put(block_of(i)), ResultCode::kOk) << i << ", " << kSizes[i % 6];
+    const uint64_t earlier = i * 7 % (i + 1);
+    ASSERT_EQ(client.Get(block_of(earlier)), ResultCode::kOk) << i << " gets " << earlier;
+  }
+  EXPECT_EQ(world_.node->map().stats().evicted_host_blocks, 0u);
+  EXPECT_GT(world_.node->map().stats().demoted_blocks, 0u);
+}
+
 TEST_F(NodeSweepTest, AnAbandonedPutTimesOut) {
   Start();
   TestClient client(world_);

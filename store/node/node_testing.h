@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <cstring>
 #include <map>
@@ -255,7 +256,10 @@ class TestClient final : public TransportHandler {
   ResultCode Put(const TestBlock& block, uint8_t durability = kDurabilityDefault) {
     const PutReadyItem ready = Begin({&block}, true, durability).at(0);
     if (ready.code != ResultCode::kOk) return ready.code;
-    Chunk(ready.slot, 0, block.payload);
+    for (size_t at = 0; at < block.payload.size(); at += kPayloadBytesMax) {
+      const size_t bytes = std::min<size_t>(kPayloadBytesMax, block.payload.size() - at);
+      Chunk(ready.slot, at, std::span(block.payload).subspan(at, bytes));
+    }
     return Commit(ready.slot, block, durability).code;
   }
   MatchReplyBody Match(const std::vector<const TestBlock*>& blocks, uint16_t flags = 0,

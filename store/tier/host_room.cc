@@ -10,7 +10,7 @@ namespace {
 // small blocks must go.
 constexpr int kRoundsMax = 64;
 // Extents looked at for one that nobody has pinned; more only cost time while everything is pinned.
-constexpr uint32_t kExtentsTriedMax = 8;
+constexpr uint32_t kExtentsTriedMax = 64;
 
 }  // namespace
 
@@ -27,12 +27,12 @@ absl::StatusOr<HostSlot> HostRoom::Allocate(uint64_t bytes) {
 bool HostRoom::EvictOne(uint64_t bytes) {
   const auto coldest = map_.Coldest();
   if (!coldest) return false;
-  if (host_.SameClass(coldest->slot, bytes)) {
+  if (host_.MakesRoom(coldest->slot, bytes)) {
     map_.EvictHost(coldest->id);  // when somebody pinned it just now, the next round finds another
     return true;
   }
   if (EmptyAnExtent(bytes)) return true;
-  const auto fitting = map_.Coldest([&](HostSlot slot) { return host_.SameClass(slot, bytes); });
+  const auto fitting = map_.Coldest([&](HostSlot slot) { return host_.MakesRoom(slot, bytes); });
   if (!fitting) return false;
   map_.EvictHost(fitting->id);
   return true;

@@ -1,9 +1,9 @@
 // Room in host memory, made by evicting what is coldest. The policy of the host tier, in one
 // function.
 //
-// The coldest unpinned block decides whose memory is given up. Is it of the size class that is
-// asked for, it goes (to the SSD, where it already is, or out of the node, recorded). Is it of
-// another class, evicting it alone would help nobody: then the extent of another class that is
+// The coldest unpinned block decides whose memory is given up. Is its slot of use for what is asked
+// for, it goes (to the SSD, where it already is, or out of the node, recorded). Is it of another
+// size class, evicting it alone would help nobody: then the extent of another class that is
 // cheapest to empty is emptied, and moves. So memory follows the sizes that are in use.
 //
 // A block that still has to be written to the SSD does not go as long as the SSD takes what it is

@@ -22,23 +22,26 @@ std::unique_ptr<HostTier> Make(uint64_t extents) {
 }
 
 TEST(SizeClasses, EverySizeHasAClassThatHoldsIt) {
-  const SizeClasses classes;
-  EXPECT_LT(classes.count(), 100);
-  EXPECT_EQ(classes.pages(classes.count() - 1), kHostExtentPages);
-  for (uint32_t pages = 1; pages <= kHostExtentPages; ++pages) {
-    const int found = classes.ClassOf(pages);
-    ASSERT_GE(classes.pages(found), pages);
-    ASSERT_TRUE(found == 0 || classes.pages(found - 1) < pages);
-    const double waste_max = pages <= 12 * kMiB / kDiskPageBytes ? 1.25 : 2;
-    ASSERT_LE(classes.pages(found), pages * waste_max) << pages;
-    // What is left of an extent behind its last slot.
-    const uint32_t left = kHostExtentPages - classes.slots_per_extent(found) * classes.pages(found);
-    ASSERT_LT(left, kHostExtentPages / 100) << pages;
+  for (uint64_t bytes = kHostExtentBytes; bytes >= kHostExtentBytesMin; bytes /= 2) {
+    const auto extent_pages = static_cast<uint32_t>(bytes / kDiskPageBytes);
+    const SizeClasses classes(extent_pages);
+    EXPECT_LT(classes.count(), 100);
+    EXPECT_EQ(classes.pages(classes.count() - 1), extent_pages);
+    for (uint32_t pages = 1; pages <= extent_pages; ++pages) {
+      const int found = classes.ClassOf(pages);
+      ASSERT_GE(classes.pages(found), pages);
+      ASSERT_TRUE(found == 0 || classes.pages(found - 1) < pages);
+      const double waste_max = pages <= extent_pages / 5 ? 1.25 : 2;
+      ASSERT_LE(classes.pages(found), pages * waste_max) << pages << " of " << extent_pages;
+      // What is left of an extent behind its last slot.
+      const uint32_t left = extent_pages - classes.slots_per_extent(found) * classes.pages(found);
+      ASSERT_LT(left, extent_pages / 40) << pages << " of " << extent_pages;
+    }
   }
 }
 
 TEST(SizeClasses, ImagesOfPowersOfTwoWasteLittle) {
-  const SizeClasses classes;
+  const SizeClasses classes(kHostExtentBytes / kDiskPageBytes);
   for (uint64_t payload = 4 * kKiB; payload <= 64 * kMiB; payload *= 2) {
     const uint64_t image = payload + kDiskPageBytes;
     const uint64_t fit = classes.slots_per_extent(classes.ClassOf(image / kDiskPageBytes));
@@ -78,8 +81,42 @@ TEST(HostTier, SizesOutsideOfAnExtentAreInvalid) {
   EXPECT_EQ(tier->Allocate(1, 2).status().code(), absl::StatusCode::kResourceExhausted);
 }
 
+TEST(HostTier, SmallTiersHaveSmallExtents) {
+  EXPECT_EQ(HostExtentBytes(kHostExtentBytes), kHostExtentBytesMin);
+  EXPECT_EQ(HostExtentBytes(1024 * kMiB), kHostExtentBytes / 8);
+  EXPECT_EQ(HostExtentBytes(64 * kHostExtentBytes), kHostExtentBytes);
+  EXPECT_EQ(HostExtentBytes(1ull << 40), kHostExtentBytes);
+  EXPECT_EQ(Make(1)->extent_bytes(), kHostExtentBytesMin);
+}
+
+TEST(HostTier, WhatIsLargerThanAnExtentGetsARowOfThem) {
+  const auto tier = Make(1);  // 16 extents
+  const uint64_t extent = tier->extent_bytes();
+  std::vector<HostSlot> slots;
+  for (uint64_t owner = 0; owner < 5; ++owner) slots.push_back(*tier->Allocate(3 * extent, owner));
+  EXPECT_EQ(tier->used_bytes(), 15 * extent);
+  const HostSlot small = *tier->Allocate(kDiskPageBytes, 5);
+  EXPECT_EQ(tier->Allocate(2 * extent, 6).status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_TRUE(tier->MakesRoom(slots[2], 2 * extent));
+  EXPECT_TRUE(tier->MakesRoom(slots[2], kDiskPageBytes));
+  EXPECT_FALSE(tier->MakesRoom(slots[2], 4 * extent));
+  EXPECT_FALSE(tier->MakesRoom(small, 2 * extent));
+  tier->Free(slots[2]);
+  const HostSlot other = *tier->Allocate(2 * extent, 6);
+  EXPECT_EQ(tier->SlotBytes(other), 2 * extent);
+  // A row that is asked for takes whole rows: the small one's extent has no neighbour that would
+  // do.
+  EXPECT_EQ(tier->ExtentOwners(5 * extent, 0).size(), 2u);
+  for (const uint64_t owner : tier->ExtentOwners(16 * extent, 0)) {
+    tier->Free(owner == 5 ? small : owner == 6 ? other : slots[owner]);
+  }
+  EXPECT_EQ(tier->used_bytes(), 0u);
+  EXPECT_TRUE(tier->Allocate(16 * extent, 0).ok());
+}
+
 TEST(HostTier, ExtentsMoveBetweenClasses) {
   const auto tier = Make(2);
+  const uint64_t in_extent = tier->extent_bytes() / kMiB;
   std::vector<HostSlot> slots;
   while (true) {
     const auto slot = tier->Allocate(kMiB + kDiskPageBytes, slots.size());
@@ -88,12 +125,12 @@ TEST(HostTier, ExtentsMoveBetweenClasses) {
   }
   EXPECT_EQ(slots.size(), 128u);
   EXPECT_FALSE(tier->Allocate(64 * kKiB, 0).ok());
-  EXPECT_TRUE(tier->SameClass(slots[0], kMiB));
-  EXPECT_FALSE(tier->SameClass(slots[0], 64 * kKiB));
+  EXPECT_TRUE(tier->MakesRoom(slots[0], kMiB));
+  EXPECT_FALSE(tier->MakesRoom(slots[0], 64 * kKiB));
 
   tier->Free(slots[5]);  // now its extent is the cheapest to empty
   const std::vector<uint64_t> owners = tier->ExtentOwners(64 * kKiB, 0);
-  EXPECT_EQ(owners.size(), 63u);
+  EXPECT_EQ(owners.size(), in_extent - 1);
   EXPECT_TRUE(tier->ExtentOwners(kMiB, 0).empty());
   for (const uint64_t owner : owners) {
     ASSERT_NE(owner, 5u);
@@ -157,7 +194,7 @@ TEST(HostTier, AgreesWithANaiveModel) {
         // Emptying the extent it names must help.
         const std::vector<uint64_t> owners = tier->ExtentOwners(bytes, 0);
         if (owners.empty()) {
-          ASSERT_TRUE(tier->SameClass(held.begin()->second.slot, bytes));
+          ASSERT_TRUE(tier->MakesRoom(held.begin()->second.slot, bytes));
           ASSERT_NO_FATAL_FAILURE(release(held.begin()->first));
         }
         for (const uint64_t owner : owners) ASSERT_NO_FATAL_FAILURE(release(owner));
