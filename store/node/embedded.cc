@@ -36,6 +36,7 @@ class EmbeddedNodeImpl final : public EmbeddedNode {
     if (!options.ssd_directory.empty()) {
       node_options.ssd.directory = options.ssd_directory;
       node_options.ssd.capacity_bytes = options.ssd_bytes;
+      node_options.ssd.ballast_bytes = SsdBallastBytes(options.ssd_bytes);
       parts.ssd_index = MakeRocksdbIndex(options.ssd_directory + "/index");
     }
     parts.make_transport = [this](TransportHandler& handler) {

@@ -145,6 +145,7 @@ class Kedged {
     if (!config_.ssd_path.empty()) {
       options.ssd.directory = config_.ssd_path;
       options.ssd.capacity_bytes = config_.ssd_capacity;
+      options.ssd.ballast_bytes = SsdBallastBytes(config_.ssd_capacity);
       options.ssd.segment_bytes = config_.ssd_segment;
       parts.ssd_index = MakeRocksdbIndex(config_.ssd_path + "/index");
     }
@@ -160,6 +161,12 @@ class Kedged {
     }
     node_ = *std::move(node);
     const SsdTier::RecoveryReport& recovery = node_->recovery();
+    if (!recovery.index_error.empty()) {
+      spdlog::error(
+          "the SSD's index cannot be opened; it was rebuilt in memory from the segments, and the "
+          "next start reads all of them again. Make room on the disk. {}",
+          recovery.index_error);
+    }
     if (!config_.ssd_path.empty()) {
       spdlog::info("recovered {} blocks from the SSD ({} records read, {} damaged{})",
                    recovery.blocks, recovery.scanned_records, recovery.damaged_records,

@@ -46,6 +46,10 @@ NodeStatus Node::Status() const {
     status.reasons.push_back(
         absl::StrCat("ssd: writes fail, ", mover_->write_failures(), " so far"));
   }
+  if (!recovery_.index_error.empty()) {
+    status.reasons.push_back(
+        absl::StrCat("ssd: the index is in memory until the next start: ", recovery_.index_error));
+  }
   if (mover_->checksum_failures() != 0) {
     status.reasons.push_back(
         absl::StrCat("ssd: ", mover_->checksum_failures(), " damaged copies were dropped"));

@@ -109,6 +109,26 @@ TEST_F(SsdIndexRocksdbTest, IsRebuiltWhenItIsMissing) {
   EXPECT_EQ(report_.scanned_records, 0u);
 }
 
+// Nothing can be made of it: then one in memory does until the next start.
+TEST_F(SsdIndexRocksdbTest, ServesWithoutItWhenItCannotBeOpened) {
+  ASSERT_TRUE(OpenReal().ok());
+  for (uint64_t id = 0; id < 20; ++id) ASSERT_TRUE(Put(id).ok());
+  tier_.reset();
+  std::filesystem::remove_all(IndexPath());
+  std::ofstream(IndexPath()) << "a file where the directory should be";
+  ASSERT_TRUE(OpenReal().ok());
+  EXPECT_NE(report_.index_error.find(IndexPath()), std::string::npos) << report_.index_error;
+  EXPECT_EQ(MetricReader(*tier_)["kedge_ssd_index_in_memory"], 1);
+  EXPECT_EQ(report_.scanned_records, 20u);
+  EXPECT_EQ(RecoveredIds().size(), 20u);
+  for (uint64_t id = 20; id < 25; ++id) ASSERT_TRUE(Put(id).ok());
+  tier_.reset();
+  std::filesystem::remove(IndexPath());
+  ASSERT_TRUE(OpenReal().ok());
+  EXPECT_TRUE(report_.index_error.empty()) << report_.index_error;
+  EXPECT_EQ(RecoveredIds().size(), 25u);
+}
+
 // Every file of the database, one at a time: emptied, cut in half, overwritten, removed.
 TEST_F(SsdIndexRocksdbTest, IsRebuiltWhenAnyOfItsFilesIsDamaged) {
   ASSERT_TRUE(OpenReal().ok());

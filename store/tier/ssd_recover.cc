@@ -82,22 +82,51 @@ absl::Status SegmentTier::Start(const OnRecovered& on_recovered, RecoveryReport&
   }
   std::sort(numbers.begin(), numbers.end());
 
+  ballast_.Find();
+  if (absl::Status status = OpenIndex(numbers, on_recovered, report); !status.ok()) return status;
+  group_first_segment_ = next_segment_;
+  return OpenFirstSegment();
+}
+
+// The index, and what it and the segments say. An index that cannot be had is no reason not to
+// serve: the segments hold the same facts.
+absl::Status SegmentTier::OpenIndex(const std::vector<uint32_t>& numbers,
+                                    const OnRecovered& on_recovered, RecoveryReport& report) {
   absl::Status status = index_->Open();
-  if (status.ok()) status = Recover(numbers, report);
-  if (status.ok()) status = ReportLive(on_recovered, report);
+  if (absl::IsResourceExhausted(status) && ballast_.Release()) status = index_->Open();
+  if (status.ok()) status = RecoverAndReport(numbers, on_recovered, report);
+  if (status.ok()) return status;
   if (absl::IsDataLoss(status)) {
     // Damage of segments is counted and no error: so it is the index that is damaged (or the disk,
     // which will say so again).
-    if (status = index_->Reset(); !status.ok()) return status;
-    report = RecoveryReport{};
-    report.index_rebuilt = true;
-    status = Recover(numbers, report);
-    if (status.ok()) status = ReportLive(on_recovered, report);
+    status = index_->Reset();
+    if (absl::IsResourceExhausted(status) && ballast_.Release()) status = index_->Reset();
+    report = RecoveryReport{.index_rebuilt = true};
+    if (status.ok()) status = RecoverAndReport(numbers, on_recovered, report);
+    if (status.ok()) return status;
   }
-  if (!status.ok()) return status;
-  group_first_segment_ = next_segment_;
-  status = OpenNewSegment();
-  // A node whose own blocks filled the disk must be able to start again.
+  if (absl::IsUnimplemented(status)) return status;  // a newer format: it is not ours to read
+  report = RecoveryReport{.index_rebuilt = true, .index_error = std::string(status.message())};
+  index_ = MakeMemoryIndex();
+  status = index_->Open();
+  if (status.ok()) status = RecoverAndReport(numbers, on_recovered, report);
+  std::lock_guard<std::mutex> guard(mutex_);
+  counters_.index_in_memory = true;
+  return status;
+}
+
+absl::Status SegmentTier::RecoverAndReport(const std::vector<uint32_t>& numbers,
+                                           const OnRecovered& on_recovered,
+                                           RecoveryReport& report) {
+  if (absl::Status status = Recover(numbers, report); !status.ok()) return status;
+  return ReportLive(on_recovered, report);
+}
+
+// A node whose disk is full, with its own blocks or with others' files, must be able to start
+// again.
+absl::Status SegmentTier::OpenFirstSegment() {
+  absl::Status status = OpenNewSegment();
+  if (absl::IsResourceExhausted(status) && ballast_.Release()) status = OpenNewSegment();
   for (uint32_t drops = 0; absl::IsResourceExhausted(status) && drops < kSsdDropsPerAppendMax;
        ++drops) {
     if (!DropOldestSegment().ok()) break;

@@ -47,7 +47,9 @@ absl::Status SegmentTier::OpenNewSegment() {
   }
   fresh.page = fresh.committed_page = 1;
   open_ = fresh;
+  ballast_.Keep(options_.segment_bytes);
   std::lock_guard<std::mutex> guard(mutex_);
+  counters_.ballast_bytes = ballast_.held_bytes();
   Segment& segment = segments_[fresh.number];
   segment.nonce = fresh.nonce;
   segment.pages = segment.indexed_pages = 1;

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "store/tier/page_buffer.h"
+#include "store/tier/ssd_ballast.h"
 #include "store/tier/ssd_format.h"
 #include "store/tier/ssd_index.h"
 #include "store/tier/ssd_live.h"
@@ -99,6 +100,11 @@ class SegmentTier final : public SsdTier {
                                std::vector<std::pair<BlockHeader, SsdLocation>>& blocks);
 
   // ssd_recover.cc
+  absl::Status OpenIndex(const std::vector<uint32_t>& numbers, const OnRecovered& on_recovered,
+                         RecoveryReport& report);
+  absl::Status RecoverAndReport(const std::vector<uint32_t>& numbers,
+                                const OnRecovered& on_recovered, RecoveryReport& report);
+  absl::Status OpenFirstSegment();
   absl::Status Recover(const std::vector<uint32_t>& numbers, RecoveryReport& report);
   absl::Status RecoverSegment(uint32_t number, const SsdIndexMark* mark, RecoveryReport& report);
   absl::Status ReplayIndex(uint32_t number, const SsdIndexMark& mark, uint64_t& last_sequence,
@@ -122,7 +128,8 @@ class SegmentTier final : public SsdTier {
   std::deque<Request*> queue_;  // the front leads
 
   // Leader.
-  const std::unique_ptr<SsdIndex> index_;
+  std::unique_ptr<SsdIndex> index_;
+  SsdBallast ballast_;
   OpenSegment open_;
   uint32_t next_segment_ = 1;
   uint64_t next_sequence_ = 1;
@@ -146,6 +153,8 @@ class SegmentTier final : public SsdTier {
     uint64_t appended_blocks = 0, appended_bytes = 0, tombstones = 0, groups = 0, requests = 0;
     uint64_t failed_requests = 0, read_bytes = 0, reads = 0, failed_reads = 0;
     uint64_t dropped_segments = 0, dropped_blocks = 0, index_errors = 0;
+    uint64_t ballast_bytes = 0;    // held
+    bool index_in_memory = false;  // the durable one could not be opened
   } counters_;
 };
 

@@ -1,5 +1,6 @@
 #include "store/tier/tier_ssd.h"
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -27,10 +28,18 @@ absl::Status CheckOptions(const SsdTier::Options& options) {
                                                    " is less than 2 segments of ",
                                                    options.segment_bytes));
   }
+  if (options.ballast_bytes % kDiskPageBytes != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("ssd: ballast_bytes=", options.ballast_bytes,
+                                                   " is not a multiple of ", kDiskPageBytes));
+  }
   return absl::OkStatus();
 }
 
 }  // namespace
+
+uint64_t SsdBallastBytes(uint64_t capacity_bytes) {
+  return std::min(kSsdBallastBytes, capacity_bytes / 16 / kDiskPageBytes * kDiskPageBytes);
+}
 
 SegmentTier::SegmentTier(Disk& disk, std::unique_ptr<SsdIndex> index, const Options& options,
                          OnDropped on_dropped)
@@ -39,6 +48,7 @@ SegmentTier::SegmentTier(Disk& disk, std::unique_ptr<SsdIndex> index, const Opti
       segment_pages_(static_cast<uint32_t>(options.segment_bytes / kDiskPageBytes)),
       on_dropped_(std::move(on_dropped)),
       index_(std::move(index)),
+      ballast_(disk, options.directory, options.ballast_bytes),
       header_pages_(uint64_t{kSsdGatherRecordsMax} * kDiskPageBytes),
       live_(EntropySeed()) {}
 
@@ -89,6 +99,11 @@ void SegmentTier::VisitMetrics(MetricsVisitor& visitor) const {
   }
   gauge("kedge_ssd_appends_waiting", "Appends that are under way or wait for their turn.", waiting);
   gauge("kedge_ssd_segments", "Segment files.", segments);
+  gauge("kedge_ssd_ballast_bytes", "Disk space that is kept for a start on a full disk.",
+        counters.ballast_bytes);
+  gauge("kedge_ssd_index_in_memory",
+        "1 when the durable index could not be opened: the next start reads all segments.",
+        counters.index_in_memory ? 1 : 0);
   gauge("kedge_ssd_live_blocks", "Blocks on the SSD that count.", blocks);
   counter("kedge_ssd_appended_blocks_total", "Blocks written and synced.",
           counters.appended_blocks);

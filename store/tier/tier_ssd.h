@@ -11,7 +11,9 @@
 // The RocksDB index holds location and header of every record and how far each segment has been
 // indexed. It is written after the segment is synced, so it may lag behind but never runs ahead;
 // what it lacks is read from the segments when the node starts, and it is rebuilt whole when it is
-// missing or damaged. An in-memory index is its twin for simulated disks.
+// missing or damaged. Where it cannot be opened at all (a full disk, although a ballast file is
+// given up for it), one in memory takes its place until the next start. An in-memory index is also
+// its twin for simulated disks.
 //
 // Blocking; call it from executor tasks, not from a loop. Thread-safe: appends are serialised
 // inside (one open segment), reads run beside them.
@@ -44,6 +46,9 @@ struct SsdLocation {
 
 class SsdIndex;  // store/tier/ssd_index.h: rocksdb or in memory
 
+// A good size for Options::ballast_bytes.
+uint64_t SsdBallastBytes(uint64_t capacity_bytes);
+
 class SsdTier {
  public:
   struct Options {
@@ -51,6 +56,9 @@ class SsdTier {
     uint64_t capacity_bytes = 0;  // at least 2 segments
     // At least 64 KiB, whole pages. An image that does not fit a segment is refused.
     uint64_t segment_bytes = 256ull << 20;
+    // Of a file that is given up when the disk is too full to start; beside `capacity_bytes`. Whole
+    // pages; 0: none.
+    uint64_t ballast_bytes = 0;
     bool sync = true;  // false only to show in a test that syncing is needed
   };
 
@@ -69,6 +77,7 @@ class SsdTier {
     uint64_t scanned_records = 0;  // not in the index: read, verified in full, and added to it
     uint64_t damaged_records = 0;  // failed verification (a torn tail, a bad sector): not recovered
     bool index_rebuilt = false;    // it was missing or damaged
+    std::string index_error;       // not empty: why the durable index could not be used
   };
 
   // Locks the directory, recovers, opens a new segment. FAILED_PRECONDITION when another process

@@ -96,6 +96,9 @@ inline constexpr uint32_t kSsdOpenFilesMax = 256;
 // When the disk turns out to be full, so many of the oldest segments are dropped for one append
 // before it fails.
 inline constexpr uint32_t kSsdDropsPerAppendMax = 4;
+// What opening RocksDB may write before it can be read, and then some: its log of up to 32 MiB
+// becomes a table, and there are a manifest and a new log. A sixteenth of a small tier's capacity.
+inline constexpr uint64_t kSsdBallastBytes = 64ull << 20;
 // RocksDB holds locations and headers only, and is read in order when the node starts: little
 // memory is enough.
 inline constexpr uint64_t kSsdIndexWriteBufferBytes = 8ull << 20;
