@@ -33,6 +33,11 @@ absl::StatusOr<std::shared_ptr<Engine>> Engine::Open(const EngineOptions& option
 
 absl::Status Engine::MakeTransport() {
   const std::string& address = options_.address;
+  if (options_.make_transport) {
+    transport_ = options_.make_transport(*this);
+    connect_address_ = address;
+    return absl::OkStatus();
+  }
   if (StartsWith(address, "embedded:")) {
     auto embedded = ParseEmbeddedAddress(address);
     if (!embedded.ok()) return embedded.status();

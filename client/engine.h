@@ -14,6 +14,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -36,6 +37,9 @@ struct EngineOptions {
   std::string address;
   std::string client_name;
   uint64_t tenant = 0;
+  // A wire of the caller's own, on which `address` is (a test's, with faults). Empty: the address
+  // says which. What it refers to must outlive the engine.
+  std::function<std::unique_ptr<Transport>(TransportHandler&)> make_transport;
 };
 
 struct EngineInfo {

@@ -131,6 +131,14 @@ void PutOperation::OnError(Engine& engine, uint32_t tag, const Frame& frame) {
   }
   const uint32_t begin = sub.begin;
   const uint32_t end = sub.end;
+  PutAbortBody abort;  // what was begun would hold room until it times out
+  for (uint32_t item = begin; item < end; ++item) {
+    if (!item_ended(item) && states_[item].ready) abort.slots.push_back(states_[item].slot);
+  }
+  if (!abort.slots.empty()) {
+    EncodePutAbort(abort, engine.Body());
+    engine.Send(FrameType::kPutAbort, sub.wire, 0);
+  }
   for (uint32_t item = begin; item < end && !ended(); ++item) {
     if (!item_ended(item)) Finish(engine, item, error.code, error.text);
   }

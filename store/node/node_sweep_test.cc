@@ -209,6 +209,112 @@ TEST_F(NodeSweepTest, ACancelledGetSendsNoMore) {
   EXPECT_EQ(PinsLeft(client), 0u);
 }
 
+// A client that stops reading in the middle of a get, and what the node lets go of.
+class NodeMidStreamTest : public NodeTest {
+ protected:
+  static constexpr uint64_t kBlocks = 24;
+  static constexpr size_t kBytes = 1 << 20;
+  // What the transport has when the client reads no more: the window of one connection, and the
+  // message that went over it.
+  static constexpr uint64_t kUnderWayMax = GetSender::kWindowBytes / kBytes + 1;
+
+  void SetUp() override {
+    Start();
+    watcher_ = std::make_unique<TestClient>(world_);
+    client_ = std::make_unique<TestClient>(world_);
+    for (uint64_t i = 0; i < kBlocks; ++i) blocks_.push_back(MakeTestBlock(i, kBytes));
+    for (const TestBlock& block : blocks_) {
+      ASSERT_EQ(watcher_->Put(block), ResultCode::kOk);
+      all_.push_back(&block);
+    }
+  }
+  void TearDown() override { Read(); }
+
+  // From the first item of a get on, the client reads nothing until Read.
+  void StopReading(std::function<void(const FrameHeader&)> first) {
+    client_->set_hook([this, first = std::move(first)](const FrameHeader& header) {
+      if (header.type != FrameType::kGetItem) return;
+      std::unique_lock<std::mutex> lock(mutex_);
+      if (!std::exchange(stopped_, true) && first) first(header);
+      changed_.notify_all();
+      changed_.wait(lock, [&] { return reading_; });
+    });
+  }
+  void WaitUntilStopped() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    changed_.wait(lock, [&] { return stopped_; });
+  }
+  void Read() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    reading_ = true;
+    changed_.notify_all();
+  }
+  uint64_t Pinned() { return world_.node->map().stats().pinned_blocks; }
+  void ExpectNothingLeft() {
+    EXPECT_EQ(PinsLeft(*watcher_), 0u);
+    Pass(*watcher_, 100);
+    EXPECT_EQ(world_.node->metrics().gets_running.load(), 0u);
+    client_->set_hook(nullptr);
+    EXPECT_EQ(client_->Get(blocks_[kBlocks - 1]), ResultCode::kOk) << "the connection lives";
+  }
+
+  std::vector<TestBlock> blocks_;
+  std::vector<const TestBlock*> all_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool stopped_ = false;
+  bool reading_ = false;
+  std::unique_ptr<TestClient> watcher_, client_;
+};
+
+TEST_F(NodeMidStreamTest, ADeadlineLetsGoOfWhatWasNotSent) {
+  StopReading(nullptr);
+  const uint64_t request = client_->SendGet(all_, 0, 0, kBlockBytesMax, /*deadline_ms=*/300);
+  WaitUntilStopped();
+  EXPECT_EQ(Pinned(), kBlocks);
+  Pass(*watcher_, 400);
+  EXPECT_LE(Pinned(), kUnderWayMax);
+  EXPECT_EQ(world_.node->metrics().gets_running.load(), 1u) << "the transport has some of it";
+  Read();
+  uint64_t ok = 0, late = 0;
+  for (const TestClient::GetResult& result : client_->WaitGet(request, kBlocks)) {
+    if (result.code == ResultCode::kOk) {
+      EXPECT_EQ(result.payload, blocks_[ok++].payload);
+    } else {
+      EXPECT_EQ(result.code, ResultCode::kDeadline);
+      ++late;
+    }
+  }
+  EXPECT_GT(ok, 0u);
+  EXPECT_GT(late, 0u);
+  ExpectNothingLeft();
+}
+
+TEST_F(NodeMidStreamTest, ACancelLetsGoOfWhatWasNotSent) {
+  StopReading([this](const FrameHeader& header) {
+    client_->SendFromHook(header.request, FrameType::kCancel);
+  });
+  client_->SendGet(all_);
+  WaitUntilStopped();
+  while (Pinned() > kUnderWayMax) watcher_->Ping();  // until the cancel is there
+  Read();
+  ExpectNothingLeft();
+  EXPECT_LE(world_.node->metrics().get_bytes.load(), (kUnderWayMax + 1) * kBytes);
+}
+
+TEST_F(NodeMidStreamTest, AConnectionThatEndsLetsGoOfAll) {
+  StopReading(nullptr);
+  client_->SendGet(all_);
+  WaitUntilStopped();
+  EXPECT_EQ(Pinned(), kBlocks);
+  Read();
+  client_.reset();
+  while (world_.node->Status().sessions > 1) watcher_->Ping();
+  EXPECT_EQ(PinsLeft(*watcher_), 0u);
+  Pass(*watcher_, 100);
+  EXPECT_EQ(world_.node->metrics().gets_running.load(), 0u);
+}
+
 TEST_F(NodeSweepTest, FaultsOfTheWireNeverGiveWrongBytes) {
   MemoryFaults faults;
   faults.reorder_share = 0.5;

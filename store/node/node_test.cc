@@ -370,6 +370,35 @@ TEST_F(NodeTest, AFullDiskRefusesDurablePutsAndServesOn) {
   EXPECT_FALSE(world_.node->Status().reasons.empty());
 }
 
+TEST_F(NodeTest, AStaleEpochIsAnsweredWithTheMembersAndNothingIsDone) {
+  world_.options.epoch = 7;
+  world_.options.node_id = "seven";
+  Start();
+  TestClient client(world_);
+  const TestBlock block = MakeTestBlock(1);
+  for (const uint64_t epoch : {6, 8}) {
+    client.set_epoch(epoch);
+    PutBeginBody begin;
+    begin.variant = block.header.variant;
+    begin.items.push_back({block.header.key, block.header.placement, block.payload.size(), 1, 0});
+    std::vector<uint8_t> body;
+    EncodePutBegin(begin, body);
+    const TestClient::Message reply = client.Ask(FrameType::kPutBegin, body);
+    ASSERT_EQ(reply.header.type, FrameType::kError);
+    ErrorBody error;
+    ASSERT_TRUE(DecodeError(reply.body, error).ok());
+    EXPECT_EQ(error.code, ResultCode::kStaleEpoch);
+    EXPECT_EQ(error.epoch, 7u);
+    ASSERT_EQ(error.members.size(), 1u);
+    EXPECT_EQ(error.members[0].node_id, "seven");
+    EXPECT_EQ(error.members[0].data_address, "memory://node");
+    EXPECT_NE(error.text.find(std::to_string(epoch)), std::string::npos) << error.text;
+  }
+  EXPECT_EQ(world_.node->Status().puts_open, 0u);
+  client.set_epoch(7);
+  EXPECT_EQ(client.Put(block), ResultCode::kOk);
+}
+
 TEST_F(NodeTest, ADurablePutWithoutAnSsdIsInvalid) {
   Start();
   TestClient client(world_);

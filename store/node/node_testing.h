@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <condition_variable>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -168,6 +169,13 @@ class TestClient final : public TransportHandler {
   }
   uint64_t session() const { return session_; }
   void set_session(uint64_t session) { session_ = session; }
+  void set_epoch(uint64_t epoch) { epoch_ = epoch; }
+  // Called on the client's loop with each message, before anything else; what it sends with
+  // SendFromHook goes out at once. Set while nothing is under way.
+  void set_hook(std::function<void(const FrameHeader&)> hook) { hook_ = std::move(hook); }
+  void SendFromHook(uint64_t request, FrameType type) {
+    (void)connection_->Send(HeadOf(request, type, {}, 0, 0), {}, 0);
+  }
 
   // Sends a frame; answers its request number.
   uint64_t Send(FrameType type, const std::vector<uint8_t>& body,
@@ -178,16 +186,7 @@ class TestClient final : public TransportHandler {
   }
   void SendAs(uint64_t request, FrameType type, const std::vector<uint8_t>& body,
               std::span<const uint8_t> payload = {}, uint32_t deadline_ms = 0) {
-    FrameHeader header;
-    header.type = type;
-    header.request = request;
-    header.session = session_;
-    header.deadline_ms = deadline_ms;
-    header.body_bytes = static_cast<uint32_t>(body.size());
-    header.payload_bytes = static_cast<uint32_t>(payload.size());
-    std::vector<uint8_t> head(FrameHeadBytes(0, header.body_bytes));
-    EncodeFrame(header, {}, body, head);
-    SendRaw(head, payload);
+    SendRaw(HeadOf(request, type, body, payload.size(), deadline_ms), payload);
   }
   void SendRaw(const std::vector<uint8_t>& head, std::span<const uint8_t> payload = {}) {
     OnLoop([&] {
@@ -361,11 +360,26 @@ class TestClient final : public TransportHandler {
   }
 
  private:
+  std::vector<uint8_t> HeadOf(uint64_t request, FrameType type, const std::vector<uint8_t>& body,
+                              size_t payload_bytes, uint32_t deadline_ms) const {
+    FrameHeader header;
+    header.type = type;
+    header.request = request;
+    header.session = session_;
+    header.epoch = epoch_;
+    header.deadline_ms = deadline_ms;
+    header.body_bytes = static_cast<uint32_t>(body.size());
+    header.payload_bytes = static_cast<uint32_t>(payload_bytes);
+    std::vector<uint8_t> head(FrameHeadBytes(0, header.body_bytes));
+    EncodeFrame(header, {}, body, head);
+    return head;
+  }
   void OnAccepted(Connection&) override {}
   void OnMessage(Connection&, std::span<const uint8_t> head,
                  std::span<const uint8_t> payload) override {
     const absl::StatusOr<Frame> frame = DecodeFrame(head, payload.size());
     if (!frame.ok()) return;
+    if (hook_) hook_(frame->header);
     const std::lock_guard<std::mutex> lock(mutex_);
     inbox_[frame->header.request].push_back({frame->header,
                                              {frame->body.begin(), frame->body.end()},
@@ -398,7 +412,9 @@ class TestClient final : public TransportHandler {
   bool closed_ = false;
   Connection* connection_ = nullptr;
   uint64_t session_ = 0;
+  uint64_t epoch_ = 0;
   uint64_t last_request_ = 0;
+  std::function<void(const FrameHeader&)> hook_;
   std::unique_ptr<Transport> transport_;
 };
 
