@@ -107,8 +107,14 @@ absl::StatusOr<AgentWorkload> AgentWorkload::Create(const AgentOptions& options,
     joints += static_cast<int64_t>(joint->size());
     workload.joints_.push_back(*std::move(joint));
   }
-  workload.longest_ = options.prefix_tokens + options.input_tokens + joints +
-                      options.agents * options.output_tokens;
+  size_t longest_ask = 0;
+  for (const char* name : kNames) {
+    absl::StatusOr<std::vector<int32_t>> ask = encode(absl::StrCat("list ", name));
+    if (!ask.ok()) return ask.status();
+    longest_ask = std::max(longest_ask, ask->size());
+  }
+  workload.longest_ = static_cast<int64_t>(longest_ask) + options.prefix_tokens +
+                      options.input_tokens + joints + options.agents * options.output_tokens;
   if (workload.longest_ > max_tokens) {
     return absl::InvalidArgumentError(
         absl::StrCat("agents: ", options.agents, " with prefix ", options.prefix_tokens, ", input ",
@@ -118,26 +124,34 @@ absl::StatusOr<AgentWorkload> AgentWorkload::Create(const AgentOptions& options,
   return workload;
 }
 
-absl::StatusOr<std::vector<int32_t>> AgentWorkload::Question(int64_t request) const {
+absl::StatusOr<AgentRequest> AgentWorkload::Request(int64_t request) const {
   Random random(options_.seed * 1000003 + static_cast<uint64_t>(request));
-  return Fill(encode_, options_.input_tokens, [&] {
-    return absl::StrCat(random.OneOf(kNames), " ", random.OneOf(kColours), " . ");
+  std::array names = kNames;  // in another order; each comes once before one comes again
+  for (size_t i = names.size() - 1; i > 0; --i) std::swap(names[i], names[random.Below(i + 1)]);
+  size_t next = 0;
+  absl::StatusOr<std::vector<int32_t>> question = Fill(encode_, options_.input_tokens, [&] {
+    return absl::StrCat(names[next++ % names.size()], " ", random.OneOf(kColours), " . ");
   });
+  if (!question.ok()) return question.status();
+  absl::StatusOr<std::vector<int32_t>> ask = encode_(absl::StrCat("list ", names[0]));
+  if (!ask.ok()) return ask.status();
+  return AgentRequest{*std::move(question), *std::move(ask)};
 }
 
-AgentPrompt AgentWorkload::Prompt(int64_t agent, std::span<const int32_t> question,
+AgentPrompt AgentWorkload::Prompt(int64_t agent, const AgentRequest& request,
                                   const std::vector<std::vector<int32_t>>& messages) const {
   ABSL_RAW_CHECK(
       agent >= 0 && agent < options_.agents && static_cast<int64_t>(messages.size()) >= agent,
       "AgentWorkload: no such agent, or messages before it are missing");
   AgentPrompt prompt;
   Add(prompt, roles_[agent], false, 0);
-  Add(prompt, question, true, 0);
+  Add(prompt, request.question, true, 0);
   for (int64_t before = 0; before < agent; ++before) {
     Add(prompt, joints_[before], false, 0);
     Add(prompt, messages[before], true, 1 + before);
   }
   Add(prompt, joints_[agent], false, 0);
+  Add(prompt, request.ask, false, 0);
   return prompt;
 }
 

@@ -1,7 +1,9 @@
 // Prompts of fully connected agents: each sees the user's question and the messages of all agents
 // before it, behind a role text of its own.
 //
-//     role_m  question  joint_0  message_0  joint_1  ...  message_(m-1)  joint_m
+//     role_m  question  joint_0  message_0  joint_1  ...  message_(m-1)  joint_m  ask
+//
+// A question is a list of facts ("anna red ."), what is asked is to list them.
 //
 // The shape and the grid of lengths (input, prefix, output) are those of KVCOMM (arXiv 2510.12872,
 // Eq. 1 and Table 3: prefix 64 to 1024, output 128 to 1024, input 64 to 1024). Role texts and
@@ -24,9 +26,9 @@ using EncodeText = std::function<absl::StatusOr<std::vector<int32_t>>(const std:
 
 struct AgentOptions {
   int64_t agents = 5;
-  int64_t input_tokens = 64;   // the user's question
+  int64_t input_tokens = 66;   // the user's question
   int64_t prefix_tokens = 64;  // a role text, BOS included
-  int64_t output_tokens = 48;  // a message
+  int64_t output_tokens = 63;  // a message
   uint64_t seed = 1;
 };
 
@@ -36,6 +38,11 @@ struct AgentPiece {
   int64_t placeholder = 0;  // 0: the question; 1 + m: agent m's message
   int64_t first = 0;
   int64_t count = 0;
+};
+
+struct AgentRequest {
+  std::vector<int32_t> question;  // input_tokens
+  std::vector<int32_t> ask;       // stands at the end of every agent's prompt
 };
 
 struct AgentPrompt {
@@ -52,14 +59,14 @@ class AgentWorkload {
                                               std::span<const int32_t> bos, int64_t max_tokens);
 
   const AgentOptions& options() const { return options_; }
-  // Of the last agent's prompt and answer.
+  // Of the last agent's prompt and answer, where what is asked is longest.
   int64_t longest() const { return longest_; }
 
-  // The user's question in request `request`: another one each, the same at every call.
-  absl::StatusOr<std::vector<int32_t>> Question(int64_t request) const;
+  // What the user of request `request` says: another each, the same at every call.
+  absl::StatusOr<AgentRequest> Request(int64_t request) const;
 
   // What agent `agent` reads: `messages` are those of the agents before it, in order.
-  AgentPrompt Prompt(int64_t agent, std::span<const int32_t> question,
+  AgentPrompt Prompt(int64_t agent, const AgentRequest& request,
                      const std::vector<std::vector<int32_t>>& messages) const;
 
  private:

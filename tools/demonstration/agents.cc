@@ -85,9 +85,9 @@ class Run {
 
   // Brings weights and code into memory, so that the first agent does not pay for it.
   absl::Status WarmUp(Worker& dense) {
-    absl::StatusOr<std::vector<int32_t>> question = workload_.Question(0);
-    if (!question.ok()) return question.status();
-    return dense.Serve(*question, 1).status();
+    absl::StatusOr<AgentRequest> request = workload_.Request(0);
+    if (!request.ok()) return request.status();
+    return dense.Serve(request->question, 1).status();
   }
 
   absl::StatusOr<Served> Serve(Worker& worker, const std::vector<int32_t>& prompt) {
@@ -102,13 +102,13 @@ class Run {
     if (!client.ok()) return client.status();
     absl::StatusOr<std::unique_ptr<Worker>> first = Worker::Create(model_, *client, options_);
     if (!first.ok()) return first.status();
-    for (int64_t request = 0; request < requests; ++request) {
-      absl::StatusOr<std::vector<int32_t>> question = workload_.Question(request);
-      if (!question.ok()) return question.status();
+    for (int64_t number = 0; number < requests; ++number) {
+      absl::StatusOr<AgentRequest> request = workload_.Request(number);
+      if (!request.ok()) return request.status();
       std::vector<std::vector<int32_t>> messages;
       for (int64_t agent = 0; agent < workload_.options().agents; ++agent) {
         AgentSums& sums = figures_.agents[agent];
-        std::vector<int32_t> prompt = workload_.Prompt(agent, *question, messages).tokens;
+        std::vector<int32_t> prompt = workload_.Prompt(agent, *request, messages).tokens;
         absl::StatusOr<Served> without = Serve(dense, prompt);
         if (!without.ok()) return without.status();
         absl::StatusOr<Served> with = Serve(**first, prompt);
