@@ -1,8 +1,8 @@
 """The words of the evaluation tasks: closed lists of sparse English, and the characters of prose.
 
 A text of a task is words joined by single spaces. Prose is spelled: one token a character, `▁` for
-a space. The vocabulary is everything that can occur, in a fixed order, so that a word's index is its
-token id; it is part of the shipped models, hence only appended to, with VERSION raised.
+a space. The vocabulary is everything that can occur, in a fixed order: a word's index is its token
+id. It is part of the shipped models, hence only appended to, with VERSION raised.
 """
 
 VERSION = 1
