@@ -4,9 +4,9 @@ An example is a context and questions behind it, laid out in one row: every ques
 position right behind the context and sees only the context and itself, as when it is asked alone.
 Labels: the answers; with small weight the next word of the context; and in some places what a
 reader has to look up there in any case: at `ditto` and at the last name of an alias line the value
-that it stands for, at the first name of a sum that name's number, at the value of a fact the voucher
-or the place that holds for it. In some rows questions see the facts only: else they learn to look at
-templates and headings, where it cannot be told which of them is meant.
+that it stands for, at the first name of a sum that name's number, at the value of a fact the
+voucher or the place that holds for it. In some rows questions see the facts only: else they learn
+to look at templates and headings, where it cannot be told which of them is meant.
 """
 
 import dataclasses

@@ -40,8 +40,8 @@ def initial(vocabulary, generator):
     group look one, one, two and three tokens back, whatever stands there, and the first two write
     what they see, turned by a random rotation. In the later layers the keys of the first group read
     that turned copy and its queries the token itself: a name attends to what once followed it. The
-    second group prefers near tokens in three layers, and equal ones in the others. What a head reads
-    it first writes as it is, and the output matrix starts as the embeddings.
+    second group prefers near tokens in three layers, and equal ones in the others. What a head
+    reads it first writes as it is, and the output matrix starts as the embeddings.
     """
     def normal(*shape, scale):
         return torch.randn(*shape, generator=generator) * scale
