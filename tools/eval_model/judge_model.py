@@ -155,15 +155,13 @@ def score(weights, records, way, batch=6):
 
 def table(weights, split_name, contexts, names=tasks.TASKS, ways=WAYS):
     """Lines of a table: task, tag, questions, a column for each way; masks for some tasks only."""
-    lines = ["%-8s %-10s %9s" % ("task", "tag", "questions") +
-             "".join(" %14s" % way for way in ways)]
+    yield "%-8s %-10s %9s" % ("task", "tag", "questions") + "".join(" %14s" % w for w in ways)
     for task in names:
         records = [tasks.make(task, split_name, index) for index in range(contexts)]
         columns = [score(weights, records, way) if way in WAYS[:2] or task in MASKED else None
                    for way in ways]
         for tag in sorted(columns[0], key=lambda tag: (tag != "all", len(tag), tag)):
             asked = columns[0][tag][1]
-            lines.append("%-8s %-10s %9d" % (task, tag, asked) + "".join(
+            yield "%-8s %-10s %9d" % (task, tag, asked) + "".join(
                 " %14.4f" % (column[tag][0] / asked) if column else " %14s" % "."
-                for column in columns))
-    return lines
+                for column in columns)

@@ -295,7 +295,6 @@ def main():
             torch.__version__, "AMX attention" if library else "plain attention", training.step))
         team = Team(training, library, given.workers)
         run(training, team, given.out, log, given.every)
-    torch.set_num_threads(given.workers)
     write_model(training, given.out)
     log("trained %d tokens in %.0f s; test split, weights rounded to bf16:" % (
         training.steps * TOKENS, training.seconds))
