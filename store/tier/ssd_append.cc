@@ -112,6 +112,7 @@ absl::Status SegmentTier::Submit(Request& request) {
 
 absl::Status SegmentTier::CommitGroup(const Group& group) {
   absl::Status status;
+  GuardIndex();
   for (uint32_t drops = 0; true; ++drops) {
     group_first_segment_ = open_.file != nullptr ? open_.number : next_segment_;
     status = WriteGroup(group);
@@ -147,6 +148,7 @@ absl::Status SegmentTier::WriteGroup(const Group& group) {
   pieces_.clear();
   pieces_bytes_ = 0;
   header_pages_used_ = 0;
+  if (absl::Status status = CheckRoom(group); !status.ok()) return status;
   for (const Request* request : group) {
     for (size_t i = 0; i < request->images.size(); ++i) {
       absl::Status status = PlaceBlock(request->images[i], request->locations[i]);
@@ -159,6 +161,19 @@ absl::Status SegmentTier::WriteGroup(const Group& group) {
     }
   }
   return SyncOpenSegment();
+}
+
+// The tier's own writes leave the index what it needs.
+absl::Status SegmentTier::CheckRoom(const Group& group) {
+  if (floor_bytes() == 0) return absl::OkStatus();
+  const absl::StatusOr<uint64_t> free_bytes = disk_.FreeBytes(options_.directory);
+  uint64_t pages = 1;
+  for (const Request* request : group) pages += request->pages;
+  const uint64_t needed = floor_bytes() + pages * kDiskPageBytes;
+  if (!free_bytes.ok() || *free_bytes >= needed) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat("ssd ", options_.directory, ": no space left: ", *free_bytes,
+                   " bytes are free, with what the index may need ", needed, " are wanted"));
 }
 
 absl::Status SegmentTier::PlaceBlock(const Image& image, SsdLocation& location) {

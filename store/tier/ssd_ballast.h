@@ -1,8 +1,9 @@
 // Room on the disk that is kept for a bad day: a file of zeros in the SSD tier's directory.
 //
 // A file system may be full although the tier keeps to its capacity: others write to it too. Then
-// the index, which has to write before it can be read, cannot be opened. Giving the ballast up
-// makes room for that; it is laid down again when there is plenty. One thread at a time.
+// the index, which has to write before it can be read, cannot be opened (RocksDB as Debian builds
+// it ends the process when a write fails, so it must not be tried). Giving the ballast up makes
+// room for that; it is laid down again when there is plenty. One thread at a time.
 #pragma once
 
 #include <cstdint>

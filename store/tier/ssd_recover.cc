@@ -92,7 +92,14 @@ absl::Status SegmentTier::Start(const OnRecovered& on_recovered, RecoveryReport&
 // serve: the segments hold the same facts.
 absl::Status SegmentTier::OpenIndex(const std::vector<uint32_t>& numbers,
                                     const OnRecovered& on_recovered, RecoveryReport& report) {
-  absl::Status status = index_->Open();
+  absl::Status status;
+  if (!IndexHasRoom()) {
+    status = absl::ResourceExhaustedError(
+        absl::StrCat("ssd ", options_.directory, ": the disk is full; the index wants ",
+                     floor_bytes(), " bytes free before it is opened"));
+  } else {
+    status = index_->Open();
+  }
   if (absl::IsResourceExhausted(status) && ballast_.Release()) status = index_->Open();
   if (status.ok()) status = RecoverAndReport(numbers, on_recovered, report);
   if (status.ok()) return status;
@@ -107,12 +114,8 @@ absl::Status SegmentTier::OpenIndex(const std::vector<uint32_t>& numbers,
   }
   if (absl::IsUnimplemented(status)) return status;  // a newer format: it is not ours to read
   report = RecoveryReport{.index_rebuilt = true, .index_error = std::string(status.message())};
-  index_ = MakeMemoryIndex();
-  status = index_->Open();
-  if (status.ok()) status = RecoverAndReport(numbers, on_recovered, report);
-  std::lock_guard<std::mutex> guard(mutex_);
-  counters_.index_in_memory = true;
-  return status;
+  GiveUpIndex();
+  return RecoverAndReport(numbers, on_recovered, report);
 }
 
 absl::Status SegmentTier::RecoverAndReport(const std::vector<uint32_t>& numbers,

@@ -60,6 +60,34 @@ absl::Status SegmentTier::OpenNewSegment() {
   return absl::OkStatus();
 }
 
+// --- The index and a disk that others fill ---
+
+bool SegmentTier::IndexHasRoom() {
+  if (floor_bytes() == 0) return true;
+  const absl::StatusOr<uint64_t> free_bytes = disk_.FreeBytes(options_.directory);
+  return !free_bytes.ok() || *free_bytes >= floor_bytes();
+}
+
+// Before each group: what it drops and adds is written to the index.
+void SegmentTier::GuardIndex() {
+  if (IndexHasRoom() || (ballast_.Release() && IndexHasRoom())) return;
+  {
+    std::lock_guard<std::mutex> guard(mutex_);
+    if (counters_.index_in_memory) return;
+    // What the index knew is read from the files when it is needed.
+    for (auto& [number, segment] : segments_) segment.indexed_pages = 0;
+  }
+  GiveUpIndex();
+}
+
+// One in memory takes its place. The durable one lags from here on; the next start makes it up.
+void SegmentTier::GiveUpIndex() {
+  index_ = MakeMemoryIndex();
+  (void)index_->Open();
+  std::lock_guard<std::mutex> guard(mutex_);
+  counters_.index_in_memory = true;
+}
+
 // After an error that leaves the file in doubt. What was acknowledged stays readable; nothing is
 // added.
 void SegmentTier::AbandonOpenSegment() {

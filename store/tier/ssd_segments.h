@@ -89,6 +89,7 @@ class SegmentTier final : public SsdTier {
   absl::Status Place(Placed placed, RecordHeader& header, std::span<const uint8_t> image);
   absl::Status FlushPieces();
   absl::Status SyncOpenSegment();
+  absl::Status CheckRoom(const Group& group);
   void MakeVisible();
   void IndexGroup();
 
@@ -105,6 +106,13 @@ class SegmentTier final : public SsdTier {
   absl::Status RecoverAndReport(const std::vector<uint32_t>& numbers,
                                 const OnRecovered& on_recovered, RecoveryReport& report);
   absl::Status OpenFirstSegment();
+
+  // ssd_roll.cc. Free space below this is the index's: a RocksDB that cannot write may end the
+  // process.
+  uint64_t floor_bytes() const { return options_.ballast_bytes / 2; }
+  bool IndexHasRoom();
+  void GuardIndex();
+  void GiveUpIndex();
   absl::Status Recover(const std::vector<uint32_t>& numbers, RecoveryReport& report);
   absl::Status RecoverSegment(uint32_t number, const SsdIndexMark* mark, RecoveryReport& report);
   absl::Status ReplayIndex(uint32_t number, const SsdIndexMark& mark, uint64_t& last_sequence,

@@ -56,8 +56,9 @@ class SsdTier {
     uint64_t capacity_bytes = 0;  // at least 2 segments
     // At least 64 KiB, whole pages. An image that does not fit a segment is refused.
     uint64_t segment_bytes = 256ull << 20;
-    // Of a file that is given up when the disk is too full to start; beside `capacity_bytes`. Whole
-    // pages; 0: none.
+    // Of a file that is given up when the disk is too full to start; beside `capacity_bytes`. Half
+    // as much is left free by appends, and without it the durable index is not touched. Whole
+    // pages; 0: none of this.
     uint64_t ballast_bytes = 0;
     bool sync = true;  // false only to show in a test that syncing is needed
   };
