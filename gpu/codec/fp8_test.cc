@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include "gpu/codec/cuda_test_part.h"
 #include "gpu/kernels/cast.h"
 #include "gpu/kernels/random_floats.h"
 
@@ -118,6 +119,37 @@ TEST(Fp8, ZerosStayZeros) {
   EXPECT_EQ(scale, 0.0f);
   EXPECT_EQ(out, std::vector<uint8_t>(layout.bytes(), 0));
 }
+
+#if KEDGE_CUDA
+
+using Fp8CudaTest = CodecCudaTest;
+
+TEST_F(Fp8CudaTest, Fp8HasTheBitsOfTheCpu) {
+  const Fp8Layout layout{kTokens, kHeads, kHeadSize};
+  for (DType dtype : {DType::kF32, DType::kF16, DType::kBf16}) {
+    Fill(dtype);
+    std::vector<uint8_t> expected(layout.bytes());
+    float scale = 0.0f;
+    ASSERT_TRUE(Fp8Encode(layout, {dtype, raw_.data(), &rope_, 4}, &scale, expected.data()));
+    uint8_t* out = Room<uint8_t>(expected.size());
+    float* gpu_scale = ToGpu(std::vector<float>{0.0f});
+    int* bad = ToGpu(std::vector<int>{0});
+    const float* cos = ToGpu(rope_.cos);
+    const float* sin = ToGpu(rope_.sin);
+    Fp8EncodeCuda(layout, dtype, ToGpu(raw_), cos, sin, 4, gpu_scale, out, bad, stream());
+    ASSERT_EQ(FromGpu(out, expected.size()), expected);
+    ASSERT_EQ(FromGpu(gpu_scale, 1)[0], scale);
+
+    std::vector<uint8_t> back(raw_.size());
+    const std::vector<uint8_t*> rows = Rows(back.data());
+    Fp8Decode(layout, scale, expected.data(), {dtype, rows.data(), &rope_, 4});
+    uint8_t* pages = ToGpu(std::vector<uint8_t>(raw_.size()));
+    Fp8DecodeCuda(layout, gpu_scale, out, dtype, ToGpu(Rows(pages)), cos, sin, 4, stream());
+    ASSERT_EQ(FromGpu(pages, raw_.size()), back);
+  }
+}
+
+#endif  // KEDGE_CUDA
 
 }  // namespace
 }  // namespace kedge::codec

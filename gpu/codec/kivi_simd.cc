@@ -118,6 +118,10 @@ bool EncodeOverTokens(const KiviLayout& layout, const SourceRows& source, uint8_
         Extent<KeyTag> high_extent(d);
         for (int64_t t = begin; t < layout.group; ++t) {
           const uint8_t* row = source.data + (first + t) * row_bytes;
+          // Columns are read against the grain: the hardware does not guess the next group.
+          const uint8_t* ahead = row + layout.group * row_bytes + channel * DTypeBytes(kType);
+          __builtin_prefetch(ahead, /*rw=*/0, /*locality=*/2);
+          __builtin_prefetch(ahead + half * DTypeBytes(kType), /*rw=*/0, /*locality=*/2);
           auto a = LoadLanes<kType>(d, row, channel);
           auto b = LoadLanes<kType>(d, row, channel + half);
           if (cos != nullptr) {
@@ -206,30 +210,48 @@ bool EncodeOverChannels(const KiviLayout& layout, const SourceRows& source, uint
   std::memset(scales, 0, source.skip * groups * 2);
   std::memset(minimums, 0, source.skip * groups * 2);
   std::memset(codes, 0, source.skip * channels * kBits / 8);
+  // Divisions are dear: the quantizers of as many groups at once as a vector has lanes.
+  HWY_ALIGN float extent[2][16] = {};
+  HWY_ALIGN float quantizer[2][16];
   HWY_ALIGN uint16_t rounded[2][16];
   for (int64_t token = source.skip; token < layout.tokens; ++token) {
     const uint8_t* row = source.data + token * channels * DTypeBytes(kType);
-    for (int64_t group = 0; group < groups; ++group) {
-      const int64_t channel = group * layout.group;
-      Extent<decltype(d)> extent(d);
-      for (int64_t i = 0; i < layout.group; i += lanes)
-        extent.Add(d, LoadLanes<kType>(d, row, channel + i));
-      if (!extent.Fits(d)) return false;
-      const auto q =
-          MakeQuantizer(d, hn::MinOfLanes(d, extent.lowest), hn::MaxOfLanes(d, extent.highest),
-                        (1 << kBits) - 1, rounded[0], rounded[1]);
-      std::memcpy(scales + (token * groups + group) * 2, rounded[0], 2);
-      std::memcpy(minimums + (token * groups + group) * 2, rounded[1], 2);
-      uint8_t* to = codes + (token * channels + channel) * kBits / 8;
-      for (int64_t i = 0; i < layout.group; i += lanes, to += code_bytes) {
-        const auto code = q.Code(d, LoadLanes<kType>(d, row, channel + i));
-        if constexpr (kBits == 8) {
-          hn::StoreU(hn::DemoteTo(d8, code), d8, to);
-        } else {
-          // The bits of the lanes are apart: their sum is their union.
-          const auto apart = hn::Shl(hn::BitCast(d32, code), shifts);
-          const uint32_t word = hn::GetLane(hn::SumOfLanes(d32, apart));
-          std::memcpy(to, &word, code_bytes);
+    uint8_t* to = codes + token * channels * kBits / 8;
+    for (int64_t first = 0; first < groups; first += lanes) {
+      const int64_t count = std::min(lanes, groups - first);
+      auto nan = hn::Zero(d);
+      for (int64_t g = 0; g < count; ++g) {
+        Extent<decltype(d)> one(d);
+        for (int64_t i = 0; i < layout.group; i += lanes)
+          one.Add(d, LoadLanes<kType>(d, row, (first + g) * layout.group + i));
+        nan = hn::Add(nan, one.nan);
+        extent[0][g] = hn::GetLane(hn::MinOfLanes(d, one.lowest));
+        extent[1][g] = hn::GetLane(hn::MaxOfLanes(d, one.highest));
+      }
+      Extent<decltype(d)> all(d);
+      all.lowest = hn::Load(d, extent[0]);
+      all.highest = hn::Load(d, extent[1]);
+      all.nan = nan;
+      if (!all.Fits(d)) return false;
+      auto q = MakeQuantizer(d, all.lowest, all.highest, (1 << kBits) - 1, rounded[0], rounded[1]);
+      std::memcpy(scales + (token * groups + first) * 2, rounded[0], count * 2);
+      std::memcpy(minimums + (token * groups + first) * 2, rounded[1], count * 2);
+      hn::Store(q.minimum, d, quantizer[0]);
+      hn::Store(q.inverse, d, quantizer[1]);
+      for (int64_t g = 0; g < count; ++g) {
+        q.minimum = hn::Set(d, quantizer[0][g]);
+        q.inverse = hn::Set(d, quantizer[1][g]);
+        for (int64_t i = 0; i < layout.group; i += lanes, to += code_bytes) {
+          const auto x = LoadLanes<kType>(d, row, (first + g) * layout.group + i);
+          const auto code = q.Code(d, x);
+          if constexpr (kBits == 8) {
+            hn::StoreU(hn::DemoteTo(d8, code), d8, to);
+          } else {
+            // The bits of the lanes are apart: their sum is their union.
+            const auto apart = hn::Shl(hn::BitCast(d32, code), shifts);
+            const uint32_t word = hn::GetLane(hn::SumOfLanes(d32, apart));
+            std::memcpy(to, &word, code_bytes);
+          }
         }
       }
     }
@@ -285,7 +307,8 @@ void DecodeOverChannels(const KiviLayout& layout, const uint8_t* in, const Targe
 
 // Whether the vectors of this instruction set fit the layout.
 bool Fits(const KiviLayout& layout, bool turned) {
-  if (layout.axis == GroupAxis::kChannels) return !turned;
+  // A vector's codes must fill whole bytes: four lanes of 2 bits do, Highway's one-lane target not.
+  if (layout.axis == GroupAxis::kChannels) return !turned && hn::Lanes(ValueTag<4>()) >= 4;
   const KeyTag d;
   return layout.head_size % 2 == 0 &&
          layout.head_size / 2 % static_cast<int64_t>(hn::Lanes(d)) == 0;

@@ -7,6 +7,7 @@
 
 #include <gtest/gtest.h>
 
+#include "gpu/codec/cuda_test_part.h"
 #include "gpu/kernels/cast.h"
 #include "gpu/kernels/random_floats.h"
 
@@ -239,6 +240,52 @@ TEST(Kivi, ChecksScalesAndMinimums) {
     }
   }
 }
+
+#if KEDGE_CUDA
+
+using KiviCudaTest = CodecCudaTest;
+
+TEST_F(KiviCudaTest, KiviHasTheBitsOfTheCpu) {
+  for (DType dtype : {DType::kF32, DType::kF16, DType::kBf16}) {
+    Fill(dtype);
+    for (int bits : {2, 4, 8}) {
+      for (const GroupAxis axis : {GroupAxis::kTokens, GroupAxis::kChannels}) {
+        for (int64_t skip : {0, 4}) {
+          const KiviLayout layout = *MakeKiviLayout(bits, 32, axis, kTokens, kHeads, kHeadSize);
+          std::vector<uint8_t> expected(layout.bytes());
+          ASSERT_TRUE(KiviEncode(layout, {dtype, raw_.data(), &rope_, skip}, expected.data()));
+          uint8_t* out = Room<uint8_t>(expected.size());
+          int* bad = ToGpu(std::vector<int>{0});
+          const float* cos = ToGpu(rope_.cos);
+          const float* sin = ToGpu(rope_.sin);
+          KiviEncodeCuda(layout, dtype, ToGpu(raw_), cos, sin, skip, out, bad, stream());
+          ASSERT_EQ(FromGpu(out, expected.size()), expected);
+          ASSERT_EQ(FromGpu(bad, 1)[0], 0);
+
+          std::vector<uint8_t> back(raw_.size());
+          const std::vector<uint8_t*> rows = Rows(back.data());
+          KiviDecode(layout, expected.data(), {dtype, rows.data(), &rope_, skip});
+          uint8_t* pages = ToGpu(std::vector<uint8_t>(raw_.size()));
+          KiviDecodeCuda(layout, out, dtype, ToGpu(Rows(pages)), cos, sin, skip, stream());
+          ASSERT_EQ(FromGpu(pages, raw_.size()), back);
+        }
+      }
+    }
+  }
+}
+
+TEST_F(KiviCudaTest, ReportsWhatCannotBeQuantized) {
+  Fill(DType::kF16);
+  raw_[raw_.size() / 2 + 1] = 0x7e;  // NaN
+  const KiviLayout layout =
+      *MakeKiviLayout(4, 32, GroupAxis::kChannels, kTokens, kHeads, kHeadSize);
+  int* bad = ToGpu(std::vector<int>{0});
+  KiviEncodeCuda(layout, DType::kF16, ToGpu(raw_), nullptr, nullptr, 0,
+                 Room<uint8_t>(layout.bytes()), bad, stream());
+  EXPECT_EQ(FromGpu(bad, 1)[0], 1);
+}
+
+#endif  // KEDGE_CUDA
 
 }  // namespace
 }  // namespace kedge::codec

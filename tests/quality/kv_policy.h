@@ -55,6 +55,14 @@ class KvPolicy {
     return absl::OkStatus();
   }
 
+  // Bits a value of the whole blocks of a context of `tokens` tokens takes where it is stored,
+  // headers and all; 0 where nothing is encoded.
+  virtual double BitsPerValue(const Model& model, int64_t tokens) const {
+    (void)model;
+    (void)tokens;
+    return 0.0;
+  }
+
   // Called by several threads at once, each with a model of its own (all of the same weights).
   virtual absl::StatusOr<PolicyKv> Obtain(Model& model, const PolicyInput& input) const = 0;
 };

@@ -5,12 +5,22 @@
 
 namespace kedge::quality {
 
-std::vector<std::string> PolicyNames() { return {"dense", "none", "fetched"}; }
+std::vector<std::string> PolicyNames() {
+  return {"dense",
+          "none",
+          "fetched",
+          "fp8",
+          "[had+]kivi{2,4,8}g{32,64,128}",
+          "kivi2g32-keys-per-token",
+          "kivi2g32-values-per-channel"};
+}
 
 absl::StatusOr<std::unique_ptr<KvPolicy>> MakePolicy(const std::string& name) {
   if (name == "dense") return MakeDensePolicy();
   if (name == "none") return MakeNonePolicy();
   if (name == "fetched") return MakeFetchedPolicy();
+  absl::StatusOr<std::unique_ptr<KvPolicy>> codec = MakeCodecPolicy(name);
+  if (codec.ok()) return codec;
   return absl::InvalidArgumentError(
       absl::StrCat("policy: '", name, "' is none of: ", absl::StrJoin(PolicyNames(), ", ")));
 }

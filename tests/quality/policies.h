@@ -19,5 +19,7 @@ absl::StatusOr<std::unique_ptr<KvPolicy>> MakePolicy(const std::string& name);
 std::unique_ptr<KvPolicy> MakeDensePolicy();
 std::unique_ptr<KvPolicy> MakeNonePolicy();
 absl::StatusOr<std::unique_ptr<KvPolicy>> MakeFetchedPolicy();
+// By a chain's name (gpu/codec/codec_chain.h), or one of policy_codec.cc's own.
+absl::StatusOr<std::unique_ptr<KvPolicy>> MakeCodecPolicy(const std::string& name);
 
 }  // namespace kedge::quality

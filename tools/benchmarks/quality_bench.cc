@@ -177,6 +177,12 @@ class Bench {
         absl::Status s = (*policy)->Calibrate(*runners[0].model, calibration->contexts);
         if (!s.ok()) return s;
       }
+      const auto tokens = static_cast<int64_t>(task.contexts.front().tokens.size());
+      const double bits = (*policy)->BitsPerValue(*runners[0].model, tokens);
+      if (bits > 0.0) {
+        reporter_.PrintValue("quality", absl::StrCat(prefix, name, "/bits_per_value/", task.name),
+                             bits, "bits", absl::StrCat("a context of ", tokens, " tokens"));
+      }
       names.push_back(name);
       policies.push_back(*std::move(policy));
     }
