@@ -1,6 +1,8 @@
 // The policies, and the questions that are asked over their KV, on a random model.
 #include "tests/quality/evaluate.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -76,6 +78,42 @@ TEST_F(EvaluateTest, FetchedIsDenseBitForBit) {
                 0);
     }
   }
+}
+
+// Whole blocks are what the codec makes of them; the first 4 tokens, and nothing else, are dense.
+TEST_F(EvaluateTest, CodecsChangeWholeBlocksButTheirSinks) {
+  std::vector<Runner> runners = Runners(1);
+  Model& model = *runners[0].model;
+  const EvalContext& context = task_.contexts[0];
+  const PolicyKv dense = Obtain(model, "dense", context);
+  const PolicyKv fp8 = Obtain(model, "fp8", context);
+  EXPECT_FALSE(fp8.lossless);
+  EXPECT_EQ(fp8.cache.length(), 93);
+  for (const Component component : {Component::kK, Component::kV}) {
+    EXPECT_EQ(Floats(fp8.cache, 0, component, 4), Floats(dense.cache, 0, component, 4));
+    const std::vector<float> a = Floats(fp8.cache, 0, component, 64);
+    const std::vector<float> b = Floats(dense.cache, 0, component, 64);
+    EXPECT_NE(a, b);
+    float largest = 0.0f;
+    for (float value : b) largest = std::max(largest, std::abs(value));
+    for (size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], largest / 12);
+  }
+  EXPECT_EQ((*MakePolicy("dense"))->BitsPerValue(model, 93), 0.0);
+  const double bits = (*MakePolicy("fp8"))->BitsPerValue(model, 93);
+  EXPECT_EQ(bits, 8 + 1 + 0.125);  // 4 raw f16 rows and a header over 64 rows of 32
+}
+
+TEST_F(EvaluateTest, GroupsThatDoNotDivideAreNamed) {
+  std::vector<Runner> runners = Runners(1);
+  const EvalContext& context = task_.contexts[0];
+  absl::StatusOr<KvCache> dense = DenseKv(*runners[0].model, context, CapacityFor(context));
+  ASSERT_TRUE(dense.ok());
+  const auto policy = MakePolicy("kivi4g32");
+  ASSERT_TRUE(policy.ok());
+  const auto kv = (*policy)->Obtain(
+      *runners[0].model, {.context = context, .dense = *dense, .capacity = CapacityFor(context)});
+  EXPECT_THAT(std::string(kv.status().message()),
+              HasSubstr("group: 32 does not divide head_size 16"));
 }
 
 // By another way: a dense prefill in which fillings see themselves and BOS only, which stands
