@@ -138,7 +138,7 @@ static void PackPairs(const bf16* x, int stride, int rows, uint32_t* to) {
 typedef struct {
   bf16 *q, *k, *kt;               // rotated: [tokens][64]; kt: [64][tokens]
   uint32_t *k_columns, *v_pairs;  // tiles, see above
-  uint32_t *q_columns, *q_pairs, *v_unused, *d_columns, *d_pairs, *ds_pairs;
+  uint32_t *q_columns, *q_pairs, *d_columns, *d_pairs, *ds_pairs;
   float *scores, *other;       // [16][tokens]
   bf16 *p, *ds;                // [16][tokens]
   float *dk, *dv, *dq, *sums;  // [tokens][64], [tokens][64], [64][16], [tokens]
@@ -156,7 +156,6 @@ static Scratch NewScratch(int tokens) {
   s.q = Take(plane), s.k = Take(plane), s.kt = Take(plane);
   s.k_columns = Take(plane), s.v_pairs = Take(plane), s.q_columns = Take(plane);
   s.q_pairs = Take(plane), s.d_columns = Take(plane), s.d_pairs = Take(plane);
-  s.v_unused = NULL;
   s.ds_pairs = Take(n * n * 2);
   s.scores = Take(16 * n * 4), s.other = Take(16 * n * 4);
   s.p = Take(16 * n * 2), s.ds = Take(16 * n * 2);
