@@ -12,6 +12,7 @@ namespace {
 constexpr size_t kSpareSendsMax = 256;
 constexpr size_t kSpareSendBytes = 16 << 10;
 constexpr int kSmallInARowMax = 16;
+constexpr uint32_t kWindowBytes = 4 << 20;  // of the socket's: some messages
 
 GreetingStatus StatusFor(const absl::Status& why) {
   if (why.code() == absl::StatusCode::kUnimplemented) return GreetingStatus::kOtherVersion;
@@ -63,12 +64,14 @@ absl::Status NetConnection::BeginConnect(const NetAddress& address) {
 
 void NetConnection::BeginAccepted(Socket socket) {
   socket_ = std::move(socket);
+  socket_.WidenWindow(kWindowBytes);
   loop_.epoll.Add(socket_.get(), EPOLLIN, &watched_);
 }
 
 void NetConnection::FinishConnect() {
   const int error = socket_.TakeError();
   if (error != 0) return Close(SocketError(absl::StrCat("connect to ", peer_), error));
+  socket_.WidenWindow(kWindowBytes);
   const absl::Status status = SendGreeting(GreetingStatus::kOk);
   if (!status.ok()) return Close(status);
   phase_ = Phase::kGreeting;

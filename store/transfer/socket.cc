@@ -95,6 +95,13 @@ absl::StatusOr<size_t> Socket::Receive(std::span<uint8_t> into) const {
   }
 }
 
+// SO_RCVBUF would be cut to net.core.rmem_max, which is small by default. A low water that does not
+// fit makes the kernel widen buffer and window to tcp_rmem's limit, and they stay wide.
+void Socket::WidenWindow(uint32_t bytes) const {
+  SetLowWater(bytes);
+  SetLowWater(1);
+}
+
 void Socket::SetLowWater(uint32_t bytes) const {
   SetOption(get(), SOL_SOCKET, SO_RCVLOWAT, static_cast<int>(bytes));
 }

@@ -29,6 +29,14 @@ void TcpConnection::OnReadable() {
   while (is_open() && read_budget_ > 0) {
     if (!(large_ != nullptr ? ReadLarge() : ReadSmall())) return;
   }
+  // Others' turn. The low water of the last large message must not stay behind: what comes next may
+  // be less, and would never be told of.
+  if (is_open()) WantReadable(large_ == nullptr ? 1 : LowWater());
+}
+
+uint32_t TcpConnection::LowWater() const {
+  return static_cast<uint32_t>(
+      std::min<uint64_t>(large_prefix_.message_bytes() - large_bytes_, kLowWaterBytes));
 }
 
 bool TcpConnection::ReadSmall() {
@@ -45,9 +53,8 @@ bool TcpConnection::ReadSmall() {
   small_bytes_ += *got;
   TakeSmall();
   if (large_ == nullptr) return true;
-  const uint64_t missing = large_prefix_.message_bytes() - large_bytes_;
-  if (missing <= kNoLowWaterBytes) return true;
-  WantReadable(static_cast<uint32_t>(std::min<uint64_t>(missing, kLowWaterBytes)));
+  if (large_prefix_.message_bytes() - large_bytes_ <= kNoLowWaterBytes) return true;
+  WantReadable(LowWater());
   return false;
 }
 
@@ -93,9 +100,8 @@ bool TcpConnection::ReadLarge() {
   }
   read_budget_ -= std::min<uint64_t>(read_budget_, *got);
   large_bytes_ += *got;
-  const uint64_t missing = message_bytes - large_bytes_;
-  if (missing > 0) {
-    WantReadable(static_cast<uint32_t>(std::min<uint64_t>(missing, kLowWaterBytes)));
+  if (large_bytes_ < message_bytes) {
+    WantReadable(LowWater());
     return false;
   }
   Deliver(large_prefix_, {large_.get(), message_bytes});

@@ -42,6 +42,8 @@ class TcpConnection final : public NetConnection {
   bool BeginLarge(const MessagePrefix& prefix, std::span<const uint8_t> begin);
   void Deliver(const MessagePrefix& prefix, std::span<const uint8_t> message);
   absl::StatusOr<size_t> SendMore();
+  // For the rest of the large message.
+  uint32_t LowWater() const;
 
   // In: either small_in_ holds the beginning of a message, or large_ does.
   std::array<uint8_t, 4096> small_in_;

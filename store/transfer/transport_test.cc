@@ -243,6 +243,37 @@ class Gate {
   bool open_ = false;
 };
 
+// What the wire waits for while bulk flows must not keep a small message waiting afterwards.
+TEST_P(TransportTest, SmallMessagesArriveAfterAnyBulk) {
+  Count received;
+  server_handler_.on_message = [&](Connection& c, auto head, auto payload) {
+    EXPECT_TRUE(HasPattern(payload, 0));
+    if (!payload.empty()) return;
+    EXPECT_TRUE(c.Send(head, {}, 0).ok());
+  };
+  client_handler_.on_message = [&](Connection&, auto, auto) { received.Add(); };
+  ASSERT_NO_FATAL_FAILURE(Start());
+  const StopAtEnd stop(*this);
+  Connection* const connection = Connect();
+  const uint32_t max = OnLoop(*client_, [&] { return connection->payload_bytes_max(); });
+  std::vector<uint8_t> payload(max / 8 * 8);
+  FillPattern(payload, 0);
+  uint64_t rounds = 0;
+  for (const uint32_t bytes : {4096u, 32u << 10, 64u << 10, 120u << 10, max}) {
+    const std::span<const uint8_t> piece =
+        std::span<const uint8_t>(payload).first(std::min(bytes, max) / 8 * 8);
+    for (const uint32_t count : {1u, 7u, 40u, 100u}) {
+      OnLoop(*client_, [&] {
+        for (uint32_t i = 0; i < count; ++i) {
+          EXPECT_TRUE(connection->Send(BytesOf(rounds), piece, 1).ok());
+        }
+      });
+      OnLoop(*client_, [&] { EXPECT_TRUE(connection->Send(BytesOf(rounds), {}, 0).ok()); });
+      ASSERT_TRUE(received.WaitFor(++rounds)) << count << " times " << bytes;
+    }
+  }
+}
+
 TEST_P(TransportTest, FullQueueRefusesAndLosesNothing) {
   Gate gate;
   Count received, wrong, sent;
