@@ -50,7 +50,8 @@ class Socket {
   absl::StatusOr<size_t> Send(std::span<const std::span<const uint8_t>> pieces) const;
   absl::StatusOr<size_t> Receive(std::span<uint8_t> into) const;
   // Lets the peer send this far ahead of us, from the start. The kernel's own growth of the window
-  // depends on how soon data is taken, and who waits for large pieces takes it late. When connected.
+  // depends on how soon data is taken, and who waits for large pieces takes it late. When
+  // connected.
   void WidenWindow(uint32_t bytes) const;
   // The kernel tells of data only when there is so much (or the end). Less than half the window:
   // the peer has to be able to send while we wait.
