@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <spawn.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -16,27 +17,39 @@
 namespace kedge::bench {
 namespace {
 
-// Forks and executes ucx_perftest on `core`; its output goes to `out_fd`.
+// Starts ucx_perftest on `core`; its output goes to `out_fd`. -1 when it cannot be started.
+// By posix_spawn, not fork: a fork makes every page of this process read-only until it is written
+// again, and what is measured next would pay for a fault on each of them.
 pid_t Spawn(const PerftestCase& perftest, std::vector<std::string> arguments, int core,
             int out_fd) {
-  const pid_t pid = fork();
-  if (pid != 0) return pid;
-  PinTo(core);
-  setenv("UCX_TLS", (perftest.tls + ",self").c_str(), 1);
-  setenv("UCX_WARN_UNUSED_ENV_VARS", "n", 1);
+  arguments.insert(arguments.begin(), {"taskset", "-c", std::to_string(core)});
+  std::vector<std::string> variables = {"UCX_TLS=" + perftest.tls + ",self",
+                                        "UCX_WARN_UNUSED_ENV_VARS=n"};
   if (!perftest.segment.empty()) {
-    setenv("UCX_TCP_TX_SEG_SIZE", perftest.segment.c_str(), 1);
-    setenv("UCX_TCP_RX_SEG_SIZE", perftest.segment.c_str(), 1);
+    variables.push_back("UCX_TCP_TX_SEG_SIZE=" + perftest.segment);
+    variables.push_back("UCX_TCP_RX_SEG_SIZE=" + perftest.segment);
   }
-  const int null = open("/dev/null", O_RDWR);
-  dup2(null, STDIN_FILENO);
-  dup2(out_fd >= 0 ? out_fd : null, STDOUT_FILENO);
-  dup2(null, STDERR_FILENO);
-  std::vector<char*> argv;
+  for (char** variable = environ; *variable != nullptr; ++variable) {
+    variables.emplace_back(*variable);
+  }
+  std::vector<char*> argv, envp;
   for (std::string& argument : arguments) argv.push_back(argument.data());
+  for (std::string& variable : variables) envp.push_back(variable.data());
   argv.push_back(nullptr);
-  execvp("ucx_perftest", argv.data());
-  _exit(127);
+  envp.push_back(nullptr);
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+  if (out_fd >= 0) {
+    posix_spawn_file_actions_adddup2(&actions, out_fd, STDOUT_FILENO);
+  } else {
+    posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
+  }
+  posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
+  pid_t pid = -1;
+  const int error = posix_spawnp(&pid, "taskset", &actions, nullptr, argv.data(), envp.data());
+  posix_spawn_file_actions_destroy(&actions);
+  return error == 0 ? pid : -1;
 }
 
 std::string ReadAll(int fd) {
@@ -87,6 +100,7 @@ absl::StatusOr<PerftestResult> RunPerftest(const PerftestCase& perftest) {
   int out[2];
   if (pipe2(out, O_CLOEXEC) != 0) return absl::InternalError("pipe failed");
   const pid_t server = Spawn(perftest, {"ucx_perftest", "-p", port}, 1, -1);
+  if (server < 0) return absl::InternalError("taskset (Debian package util-linux) does not start");
   usleep(150'000);  // the server prints nothing when it listens
   const pid_t client =
       Spawn(perftest,
@@ -95,6 +109,12 @@ absl::StatusOr<PerftestResult> RunPerftest(const PerftestCase& perftest) {
              std::to_string(perftest.iterations / 10 + 1)},
             0, out[1]);
   close(out[1]);
+  if (client < 0) {
+    kill(server, SIGKILL);
+    waitpid(server, nullptr, 0);
+    close(out[0]);
+    return absl::InternalError("ucx_perftest's client does not start");
+  }
   const std::string output = ReadAll(out[0]);
   close(out[0]);
   int status = 0;
