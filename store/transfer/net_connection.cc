@@ -72,20 +72,16 @@ void NetConnection::FinishConnect() {
   const int error = socket_.TakeError();
   if (error != 0) return Close(SocketError(absl::StrCat("connect to ", peer_), error));
   socket_.WidenWindow(kWindowBytes);
-  const absl::Status status = SendGreeting(GreetingStatus::kOk);
+  const absl::StatusOr<std::vector<uint8_t>> address = GreetingAddress();
+  if (!address.ok()) return Close(address.status());
+  const absl::Status status = SendGreeting(GreetingStatus::kOk, *address);
   if (!status.ok()) return Close(status);
   phase_ = Phase::kGreeting;
   want_writable_ = false;
   loop_.epoll.Change(socket_.get(), EPOLLIN, &watched_);
 }
 
-absl::Status NetConnection::SendGreeting(GreetingStatus status) {
-  std::vector<uint8_t> address;
-  if (status == GreetingStatus::kOk) {
-    absl::StatusOr<std::vector<uint8_t>> made = GreetingAddress();
-    if (!made.ok()) return made.status();
-    address = *std::move(made);
-  }
+absl::Status NetConnection::SendGreeting(GreetingStatus status, std::span<const uint8_t> address) {
   std::vector<uint8_t> bytes(kGreetingHeaderBytes + address.size());
   EncodeGreeting({wire_, status, payload_bytes_max(), address}, bytes);
   const std::span<const uint8_t> pieces[] = {bytes};
@@ -139,17 +135,18 @@ absl::Status NetConnection::TakeGreeting(const Greeting& greeting) {
         absl::StrCat("greeting.payload_bytes_max: ", greeting.payload_bytes_max, ", expected ",
                      payload_bytes_max(), " or more"));
   }
-  if (!connecting_side_) {
-    const absl::Status answered = SendGreeting(GreetingStatus::kOk);
-    if (!answered.ok()) return answered;
-  }
-  return OnGreeting(greeting);
+  if (connecting_side_) return OnGreeting(greeting);
+  // The answer comes last: until then the peer can still be told that it is refused.
+  const absl::StatusOr<std::vector<uint8_t>> address = GreetingAddress();
+  if (!address.ok()) return address.status();
+  const absl::Status status = OnGreeting(greeting);
+  return status.ok() ? SendGreeting(GreetingStatus::kOk, *address) : status;
 }
 
 // A stranger, or a peer of another release: the second is told why.
 void NetConnection::Refuse(const absl::Status& why) {
   TransportCounters::Add(counters_.greetings_refused, 1);
-  if (!connecting_side_) (void)SendGreeting(StatusFor(why));
+  if (!connecting_side_) (void)SendGreeting(StatusFor(why), {});
   Close(why);
 }
 

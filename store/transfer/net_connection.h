@@ -96,6 +96,7 @@ class NetConnection : public Connection {
   bool closing() const { return phase_ == Phase::kClosing; }
   // The owner has been told of it, by Connect or OnAccepted, and is owed an OnClosed.
   bool known() const { return connecting_side_ || was_open_; }
+  bool was_open() const { return was_open_; }
 
  protected:
   NetConnection(NetLoopState& loop, StreamWire wire, std::string peer);
@@ -127,7 +128,7 @@ class NetConnection : public Connection {
  private:
   enum class Phase { kConnecting, kGreeting, kOpen, kClosing };
 
-  absl::Status SendGreeting(GreetingStatus status);
+  absl::Status SendGreeting(GreetingStatus status, std::span<const uint8_t> address);
   void FinishConnect();
   void ReadGreeting();
   absl::Status TakeGreeting(const Greeting& greeting);

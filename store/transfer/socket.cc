@@ -52,7 +52,7 @@ absl::StatusOr<Socket> Socket::Connect(const sockaddr_in& to) {
   return result;
 }
 
-absl::StatusOr<Socket> Socket::FromAccepted(int fd) {
+Socket Socket::FromAccepted(int fd) {
   Socket result;
   result.fd_ = Descriptor(fd);
   SetUp(fd);

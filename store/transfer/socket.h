@@ -41,7 +41,7 @@ class Socket {
   Socket() = default;
   // Starts to connect: writable when it is decided (then `TakeError` tells how).
   static absl::StatusOr<Socket> Connect(const sockaddr_in& to);
-  static absl::StatusOr<Socket> FromAccepted(int fd);
+  static Socket FromAccepted(int fd);
 
   int get() const { return fd_.get(); }
   int TakeError() const;  // SO_ERROR

@@ -13,7 +13,7 @@
 // Messages of one connection arrive once, or the connection ends; their order is not promised.
 //
 //   transport_memory  inside one process; can lose, delay and reorder by a seed
-//   transport_ucx     tcp and shared memory between processes, by UCX active messages
+//   transport_net     between processes: tcp by sockets, shared memory by UCX active messages
 #pragma once
 
 #include <cstdint>
@@ -67,7 +67,7 @@ class Connection {
   virtual void Close(const absl::Status& why) = 0;
   // [loop] "tcp://127.0.0.1:40000" or what the transport knows.
   virtual std::string peer() const = 0;
-  // [loop] What carries it, for logs and benchmarks, e.g. "tcp/lo", "posix+tcp", "memory".
+  // [loop] What carries it, for logs and benchmarks, e.g. "tcp", "sysv", "memory".
   virtual std::string wire() const = 0;
 
   // Owner's own data; the transport does not look at it. [loop]

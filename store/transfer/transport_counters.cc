@@ -19,8 +19,8 @@ void TransportCounters::Visit(std::string_view transport, MetricsVisitor& visito
         bytes_received);
   visit("kedge_transport_sends_refused_total", "Sends refused because the queue was full.", "",
         sends_refused);
-  visit("kedge_transport_connections_opened_total", "Connections begun or accepted.", "",
-        connections_opened);
+  visit("kedge_transport_connections_opened_total", "Connections on which both sides have greeted.",
+        "", connections_opened);
   visit("kedge_transport_connections_closed_total", "Connections that ended.", "",
         connections_closed);
   visit("kedge_transport_greetings_refused_total",

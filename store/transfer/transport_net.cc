@@ -55,8 +55,9 @@ class NetTransport final : public Transport {
   void Sweep(int64_t now_us);
   void CloseAll();
   absl::StatusOr<std::string> ListenOnLoop(const std::string& address);
-  absl::StatusOr<std::unique_ptr<NetConnection>> NewConnection(StreamWire wire, std::string peer);
-  NetConnection* Keep(std::unique_ptr<NetConnection> connection);
+  absl::Status SetUp(StreamWire wire);  // before the first connection of a wire
+  NetConnection* NewConnection(StreamWire wire, std::string peer);
+  std::unique_ptr<NetConnection> Forget(NetConnection* connection);
   void Accept(Listener& listener);
   void OnAccepted(NetConnection& connection);
 
@@ -171,15 +172,20 @@ bool NetTransport::FinishClosing() {
       state_.closing.push_back(connection);
       continue;
     }
-    const std::unique_ptr<NetConnection> owner =
-        std::move(connections_.extract(connection).mapped());
-    greeting_.erase(connection);
-    std::erase(shm_connections_, connection);
+    const std::unique_ptr<NetConnection> owner = Forget(connection);
     if (!connection->known()) continue;
-    TransportCounters::Add(connection->counters().connections_closed, 1);
+    if (connection->was_open()) {
+      TransportCounters::Add(connection->counters().connections_closed, 1);
+    }
     state_.handler.OnClosed(*connection, connection->why());
   }
   return state_.closing.empty();
+}
+
+std::unique_ptr<NetConnection> NetTransport::Forget(NetConnection* connection) {
+  greeting_.erase(connection);
+  std::erase(shm_connections_, connection);
+  return std::move(connections_.extract(connection).mapped());
 }
 
 void NetTransport::Sleep(int64_t now_us) {
@@ -220,24 +226,25 @@ void NetTransport::Sweep(int64_t now_us) {
 
 // ---- opening ----
 
-absl::StatusOr<std::unique_ptr<NetConnection>> NetTransport::NewConnection(StreamWire wire,
-                                                                           std::string peer) {
-  if (wire == StreamWire::kTcp) {
-    return std::make_unique<TcpConnection>(state_, std::move(peer));
-  }
-  if (shm_context_ == nullptr) {
-    absl::StatusOr<UcxContext> context = UcxContext::Make();
-    if (!context.ok()) return context.status();
-    shm_context_ = std::make_unique<UcxContext>(*std::move(context));
-  }
-  return std::make_unique<ShmConnection>(state_, *shm_context_, std::move(peer));
+absl::Status NetTransport::SetUp(StreamWire wire) {
+  if (wire == StreamWire::kTcp || shm_context_ != nullptr) return absl::OkStatus();
+  absl::StatusOr<UcxContext> context = UcxContext::Make();
+  if (!context.ok()) return context.status();
+  shm_context_ = std::make_unique<UcxContext>(*std::move(context));
+  return absl::OkStatus();
 }
 
-NetConnection* NetTransport::Keep(std::unique_ptr<NetConnection> connection) {
+NetConnection* NetTransport::NewConnection(StreamWire wire, std::string peer) {
+  std::unique_ptr<NetConnection> connection;
+  if (wire == StreamWire::kTcp) {
+    connection = std::make_unique<TcpConnection>(state_, std::move(peer));
+  } else {
+    connection = std::make_unique<ShmConnection>(state_, *shm_context_, std::move(peer));
+  }
   NetConnection* const result = connection.get();
   connections_[result] = std::move(connection);
   greeting_[result] = clock_.NowUs() + state_.options.greeting_ms * 1000;
-  if (result->stream_wire() == StreamWire::kShm) shm_connections_.push_back(result);
+  if (wire == StreamWire::kShm) shm_connections_.push_back(result);
   return result;
 }
 
@@ -258,9 +265,7 @@ absl::StatusOr<std::string> NetTransport::ListenOnLoop(const std::string& addres
   absl::StatusOr<NetAddress> parsed = ParseNetAddress(address);
   if (!parsed.ok()) return parsed.status();
   if (shutting_down_) return absl::UnavailableError("listen: the transport was shut down");
-  // Whether the wire can be used here at all is better known now.
-  absl::StatusOr<std::unique_ptr<NetConnection>> trial = NewConnection(parsed->wire, address);
-  if (!trial.ok()) return trial.status();
+  if (absl::Status status = SetUp(parsed->wire); !status.ok()) return status;
   absl::StatusOr<ListenSocket> socket = ListenSocket::Make(parsed->socket, address);
   if (!socket.ok()) return socket.status();
   parsed->socket.sin_port = htons(socket->port());
@@ -279,11 +284,13 @@ absl::StatusOr<Connection*> NetTransport::Connect(const std::string& address) {
         absl::StrCat("address '", address, "': port 0 cannot be connected to"));
   }
   if (shutting_down_) return absl::UnavailableError("connect: the transport is shutting down");
-  absl::StatusOr<std::unique_ptr<NetConnection>> connection = NewConnection(parsed->wire, address);
-  if (!connection.ok()) return connection.status();
-  const absl::Status begun = (*connection)->BeginConnect(*parsed);
-  if (!begun.ok()) return begun;
-  return Keep(*std::move(connection));
+  if (absl::Status status = SetUp(parsed->wire); !status.ok()) return status;
+  NetConnection* const connection = NewConnection(parsed->wire, address);
+  if (absl::Status status = connection->BeginConnect(*parsed); !status.ok()) {
+    Forget(connection);
+    return status;
+  }
+  return connection;
 }
 
 void NetTransport::Accept(Listener& listener) {
@@ -296,13 +303,11 @@ void NetTransport::Accept(Listener& listener) {
       listener.paused = exhausted;
       return;
     }
-    absl::StatusOr<Socket> socket = Socket::FromAccepted(fd);
+    Socket socket = Socket::FromAccepted(fd);
     // A crowd that connects and says nothing does not take all descriptors.
     if (greeting_.size() >= kGreetingsMax) continue;
-    absl::StatusOr<std::unique_ptr<NetConnection>> connection =
-        NewConnection(listener.wire, NetAddress{listener.wire, from}.text());
-    if (!connection.ok()) continue;
-    Keep(*std::move(connection))->BeginAccepted(*std::move(socket));
+    NewConnection(listener.wire, NetAddress{listener.wire, from}.text())
+        ->BeginAccepted(std::move(socket));
   }
 }
 
