@@ -49,7 +49,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Check(*chain, task, {data + 1, size - 1});
   for (bool start : {false, true}) {
     std::vector<uint8_t> sized(data + 1, data + size);
-    const auto bytes = chain->PartBytes(shape, component, start);
+    const auto bytes = chain->MaxPartBytes(shape, component, start);
     if (!bytes.ok()) return 0;
     for (size_t i = 0; sized.size() < *bytes; ++i)
       sized.push_back(i < size ? data[i] & 0x3f : static_cast<uint8_t>(i * 7 & 0x3b));

@@ -63,8 +63,9 @@ absl::Status DecodePartHeader(const std::string& part, std::span<const uint8_t> 
     if (f.value != f.expected) return Differs(part, f.field, f.value, f.expected);
   }
   const auto detail = LoadLe<uint32_t>(from + 12);
-  if (header.method == Method::kKivi && detail != header.detail)
-    return Differs(part, "group", detail, header.detail);
+  if (!header.detail_is_free && detail != header.detail)
+    return Differs(part, header.method == Method::kKivi ? "group" : "detail", detail,
+                   header.detail);
   header.detail = detail;
   header.raw_tokens = (from[3] & kRawTokensFlag) != 0;
   return absl::OkStatus();

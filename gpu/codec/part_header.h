@@ -12,8 +12,9 @@
 //     11   u8    bits         of one value: 2, 4 or 8
 //     12   u32   detail       kivi: the group; fp8: the scale, an f32
 //
-// Little endian. All of it but the first flag and fp8's scale follows from the chain and the shape,
-// and is compared with them: a part of another shape is an error, never a wrong tensor.
+// Little endian. All of it but the first flag and a free `detail` (fp8's scale) follows from the
+// chain and the shape, and is compared with them: a part of another shape is an error, never a
+// wrong tensor.
 #pragma once
 
 #include <cstdint>
@@ -42,13 +43,14 @@ struct PartHeader {
   DType dtype = DType::kF16;
   uint8_t bits = 0;
   uint32_t detail = 0;
+  bool detail_is_free = false;  // the method's own business; otherwise it follows from the chain
 };
 
 void EncodePartHeader(const PartHeader& header, std::span<uint8_t, kPartHeaderBytes> out);
 
 // Reads hostile bytes into `header`, which comes with what is expected. Takes `raw_tokens` from the
-// bytes, and `detail` for fp8; everything else must be equal. The error names `part` ("layer 3 k"),
-// field and both values.
+// bytes, and `detail` where that is free; everything else must be equal. The error names `part`
+// ("layer 3 k"), field and both values.
 absl::Status DecodePartHeader(const std::string& part, std::span<const uint8_t> bytes,
                               PartHeader& header);
 

@@ -46,7 +46,7 @@ class CodecPolicy : public KvPolicy {
     double bytes = 0.0;
     for (int64_t block = 0; block < blocks; ++block) {
       for (const Component component : {Component::kK, Component::kV})
-        bytes += static_cast<double>(chain_.PartBytes(shape, component, block == 0).value_or(0));
+        bytes += static_cast<double>(chain_.MaxPartBytes(shape, component, block == 0).value_or(0));
     }
     return 8.0 * bytes /
            static_cast<double>(blocks * shape.block_tokens * 2 * shape.kv_heads * shape.head_size);
@@ -83,10 +83,13 @@ class CodecPolicy : public KvPolicy {
                             std::span<uint8_t> part) const {
     const bool keys = task.component == Component::kK;
     if (keys ? other_keys_ : other_values_) return OtherAxis(task, sequence_start, part);
-    absl::StatusOr<uint64_t> bytes = chain_.PartBytes(task.shape, task.component, sequence_start);
-    if (!bytes.ok()) return bytes.status();
-    std::vector<uint8_t> encoded(*bytes);
-    if (absl::Status s = chain_.EncodePart(task, sequence_start, part, encoded); !s.ok()) return s;
+    const absl::StatusOr<uint64_t> most =
+        chain_.MaxPartBytes(task.shape, task.component, sequence_start);
+    if (!most.ok()) return most.status();
+    std::vector<uint8_t> encoded(*most);
+    const absl::StatusOr<uint64_t> used = chain_.EncodePart(task, sequence_start, part, encoded);
+    if (!used.ok()) return used.status();
+    encoded.resize(*used);
     return chain_.DecodePart(task, encoded, {{&part, 1}, task.shape.block_tokens});
   }
 

@@ -76,20 +76,20 @@ class Workload {
 
   // F16 bytes a second.
   absl::StatusOr<double> Encode(const CodecChain& chain, std::vector<uint8_t>& encoded) const {
-    const uint64_t bytes = *chain.PartBytes(shape_, Component::kK, false);
+    const uint64_t bytes = *chain.MaxPartBytes(shape_, Component::kK, false);
     encoded.resize(parts() * bytes);
     const double start = CpuSeconds();
     for (int64_t i = 0; i < parts(); ++i) {
       const std::span<const uint8_t> raw(raw_.data() + i * part_bytes_, part_bytes_);
-      const absl::Status s =
+      const absl::StatusOr<uint64_t> used =
           chain.EncodePart(Task(i), false, raw, {encoded.data() + i * bytes, bytes});
-      if (!s.ok()) return s;
+      if (!used.ok()) return used.status();
     }
     return raw_bytes() / (CpuSeconds() - start);
   }
 
   absl::StatusOr<double> Decode(const CodecChain& chain, const std::vector<uint8_t>& encoded) {
-    const uint64_t bytes = *chain.PartBytes(shape_, Component::kK, false);
+    const uint64_t bytes = *chain.MaxPartBytes(shape_, Component::kK, false);
     const int64_t part_pages = shape_.block_tokens / kPageTokens;
     std::vector<std::span<uint8_t>> pages(part_pages);
     const double start = CpuSeconds();
