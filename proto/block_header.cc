@@ -34,8 +34,18 @@ constexpr size_t kReserved3At = 163;
 constexpr size_t kPartCountAt = 164;
 constexpr size_t kPayloadBytesAt = 168;
 constexpr size_t kShapeAt = 176;
+constexpr size_t kModelAt = kBlockHeaderFixedBytes;  // version 2
+constexpr size_t kTenantAt = kModelAt + 16;
 static_assert(kShapeAt + KvShape::kEncodedBytes == kBlockHeaderFixedBytes);
-static_assert(kBlockHeaderFixedBytes + kPartCountMax * kPartEntryBytes <= kBlockHeaderBytesMax);
+static_assert(kTenantAt + 8 == kBlockHeaderFixedBytes + kBlockHeaderModelBytes);
+static_assert(kBlockHeaderFixedBytes + kBlockHeaderModelBytes + kPartCountMax * kPartEntryBytes <=
+              kBlockHeaderBytesMax);
+
+uint32_t DirectoryOffset(uint16_t version) {
+  return kBlockHeaderFixedBytes + (version >= 2 ? kBlockHeaderModelBytes : 0);
+}
+
+uint16_t VersionOf(const BlockHeader& header) { return header.model.is_zero() ? 1 : 2; }
 
 template <typename... Args>
 absl::Status Wrong(const char* field, const Args&... why) {
@@ -96,6 +106,16 @@ absl::Status CheckRope(const BlockHeader& header) {
   return absl::OkStatus();
 }
 
+absl::Status CheckModel(const BlockHeader& header) {
+  if (!header.model.is_zero() && header.shape.opaque()) {
+    return Wrong("model", header.model.ToHex(), " for an opaque shape, which is of no model");
+  }
+  if (header.model.is_zero() && header.tenant != 0) {
+    return Wrong("tenant", header.tenant, " for a block that names no model");
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckParts(const BlockHeader& header) {
   if (header.parts.size() != header.shape.part_count()) {
     return Wrong("part_count", header.parts.size(), ", the shape (", header.shape.ToString(),
@@ -124,6 +144,7 @@ absl::Status CheckHeader(const BlockHeader& header) {
   if (absl::Status status = header.shape.Validate(); !status.ok()) return status;
   if (absl::Status status = CheckChain(header); !status.ok()) return status;
   if (absl::Status status = CheckRope(header); !status.ok()) return status;
+  if (absl::Status status = CheckModel(header); !status.ok()) return status;
   return CheckParts(header);
 }
 
@@ -165,12 +186,20 @@ absl::StatusOr<BlockHeader> ReadFields(std::span<const uint8_t> bytes) {
   if (!shape.ok()) return shape.status();
   header.shape = *shape;
 
+  const auto version = LoadLe<uint16_t>(from + kVersionAt);
+  if (version >= 2) {
+    std::memcpy(header.model.bytes.data(), from + kModelAt, header.model.bytes.size());
+    header.tenant = LoadLe<uint64_t>(from + kTenantAt);
+    if (header.model.is_zero()) return Wrong("model", "is zero in version ", version);
+  }
+
   const auto part_count = LoadLe<uint32_t>(from + kPartCountAt);
-  const size_t room = (bytes.size() - kBlockHeaderFixedBytes) / kPartEntryBytes;
+  const uint32_t directory = DirectoryOffset(version);
+  const size_t room = (bytes.size() - directory) / kPartEntryBytes;
   if (part_count != room)
     return Wrong("part_count", part_count, ", the header's length has room for ", room);
   header.parts.resize(part_count);
-  const uint8_t* entry = from + kBlockHeaderFixedBytes;
+  const uint8_t* entry = from + directory;
   for (PartEntry& part : header.parts) {
     part.bytes = LoadLe<uint32_t>(entry);
     part.digest = LoadDigest(entry + 4);
@@ -234,7 +263,11 @@ uint64_t BlockHeader::part_offset(uint32_t part) const {
 }
 
 uint32_t BlockHeader::encoded_bytes() const {
-  return kBlockHeaderFixedBytes + static_cast<uint32_t>(parts.size()) * kPartEntryBytes;
+  return DirectoryOffset(VersionOf(*this)) + static_cast<uint32_t>(parts.size()) * kPartEntryBytes;
+}
+
+uint32_t PartDirectoryOffset(std::span<const uint8_t> encoded) {
+  return DirectoryOffset(LoadLe<uint16_t>(encoded.data() + kVersionAt));
 }
 
 absl::StatusOr<std::vector<uint8_t>> EncodeBlockHeader(BlockHeader& header) {
@@ -242,7 +275,7 @@ absl::StatusOr<std::vector<uint8_t>> EncodeBlockHeader(BlockHeader& header) {
   std::vector<uint8_t> bytes(header.encoded_bytes());
   uint8_t* to = bytes.data();
   StoreLe(to, kMagic);
-  StoreLe(to + kVersionAt, kBlockHeaderVersion);
+  StoreLe(to + kVersionAt, VersionOf(header));
   StoreLe(to + kHeaderBytesAt, header.encoded_bytes());
   std::memcpy(to + kKeyAt, header.key.bytes.data(), 32);
   std::memcpy(to + kParentAt, header.parent.bytes.data(), 32);
@@ -257,7 +290,11 @@ absl::StatusOr<std::vector<uint8_t>> EncodeBlockHeader(BlockHeader& header) {
   StoreLe(to + kPayloadBytesAt, header.payload_bytes());
   EncodeKvShape(header.shape,
                 std::span<uint8_t, KvShape::kEncodedBytes>(to + kShapeAt, KvShape::kEncodedBytes));
-  uint8_t* entry = to + kBlockHeaderFixedBytes;
+  if (!header.model.is_zero()) {
+    std::memcpy(to + kModelAt, header.model.bytes.data(), header.model.bytes.size());
+    StoreLe(to + kTenantAt, header.tenant);
+  }
+  uint8_t* entry = to + DirectoryOffset(VersionOf(header));
   for (const PartEntry& part : header.parts) {
     StoreLe(entry, part.bytes);
     StoreDigest(entry + 4, part.digest);
@@ -276,16 +313,18 @@ absl::StatusOr<uint32_t> PeekBlockHeaderBytes(std::span<const uint8_t> bytes) {
   if (const auto magic = LoadLe<uint32_t>(from); magic != kMagic) {
     return Damaged("magic", absl::StrFormat("%#010x is not %#010x", magic, kMagic));
   }
-  if (const auto version = LoadLe<uint16_t>(from + kVersionAt); version != kBlockHeaderVersion) {
+  const auto version = LoadLe<uint16_t>(from + kVersionAt);
+  if (version == 0 || version > kBlockHeaderVersion) {
     return absl::UnimplementedError(absl::StrCat(
-        "header.version: ", version, ", this build reads version ", kBlockHeaderVersion));
+        "header.version: ", version, ", this build reads versions 1 to ", kBlockHeaderVersion));
   }
   const auto header_bytes = LoadLe<uint32_t>(from + kHeaderBytesAt);
-  const bool fits = header_bytes > kBlockHeaderFixedBytes &&
-                    header_bytes <= kBlockHeaderFixedBytes + kPartCountMax * kPartEntryBytes;
-  if (!fits || (header_bytes - kBlockHeaderFixedBytes) % kPartEntryBytes != 0) {
-    return Damaged("header_bytes", header_bytes, " is not ", kBlockHeaderFixedBytes, " and ",
-                   kPartEntryBytes, " for each of 1 to ", kPartCountMax, " parts");
+  const uint32_t directory = DirectoryOffset(version);
+  const bool fits =
+      header_bytes > directory && header_bytes <= directory + kPartCountMax * kPartEntryBytes;
+  if (!fits || (header_bytes - directory) % kPartEntryBytes != 0) {
+    return Damaged("header_bytes", header_bytes, " is not ", directory, " and ", kPartEntryBytes,
+                   " for each of 1 to ", kPartCountMax, " parts");
   }
   return header_bytes;
 }

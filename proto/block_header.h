@@ -24,10 +24,13 @@
 
 namespace kedge {
 
-inline constexpr uint16_t kBlockHeaderVersion = 1;
+// Version 2 names the model and the tenant; a block without a model (an opaque value) is written as
+// version 1 still, and version 1 is read for good.
+inline constexpr uint16_t kBlockHeaderVersion = 2;
 inline constexpr uint32_t kBlockHeaderBytesMax = 64 << 10;  // fits one frame's body
 inline constexpr uint32_t kBlockHeaderPrefixBytes = 16;     // magic, version, length
-inline constexpr uint32_t kBlockHeaderFixedBytes = 192;     // everything before the part directory
+inline constexpr uint32_t kBlockHeaderFixedBytes = 192;     // version 1: before the part directory
+inline constexpr uint32_t kBlockHeaderModelBytes = 24;      // version 2: what comes between the two
 inline constexpr uint32_t kPartEntryBytes = 20;
 inline constexpr uint32_t kVariantBytes = 48;
 
@@ -76,6 +79,8 @@ struct BlockHeader {
   RopeState rope = RopeState::kNone;
   uint32_t rope_base_position = 0;  // position of the block's first token when rotated
   Variant variant;
+  ModelId model;        // zero: not known (an opaque value, or a block of version 1)
+  uint64_t tenant = 0;  // public id of who stored it; 0 where model is zero
   KvShape shape;
   std::vector<PartEntry> parts;  // in part order; sizes after the codec
   Digest128 root;                // set by Encode, checked by Decode
@@ -85,6 +90,9 @@ struct BlockHeader {
   uint64_t part_offset(uint32_t part) const;
   uint32_t encoded_bytes() const;
 };
+
+// Where the part directory begins in an encoded header that was decoded before.
+uint32_t PartDirectoryOffset(std::span<const uint8_t> encoded);
 
 // Encoded form; sets the root digest inside (and in header.root). InvalidArgument naming field and
 // value when header's fields contradict each other or pass a limit.

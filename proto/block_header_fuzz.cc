@@ -24,8 +24,9 @@ void Check(std::span<const uint8_t> bytes) {
   (void)VerifyPayload(*header, bytes);
 }
 
-void Seal(std::vector<uint8_t>& bytes) {
-  std::memcpy(bytes.data(), "KdgB\x01\0\0\0", 8);
+void Seal(std::vector<uint8_t>& bytes, uint8_t version) {
+  std::memcpy(bytes.data(), "KdgB\0\0\0\0", 8);
+  bytes[4] = version;
   StoreLe(bytes.data() + 8, static_cast<uint32_t>(bytes.size()));
   BlockKey key;
   Variant variant;
@@ -41,11 +42,13 @@ void Seal(std::vector<uint8_t>& bytes) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   kedge::Check({data, size});
-  if (size > kedge::kBlockHeaderFixedBytes) {
+  for (uint8_t version : {1, 2}) {
+    const size_t fixed =
+        kedge::kBlockHeaderFixedBytes + (version == 2 ? kedge::kBlockHeaderModelBytes : 0);
+    if (size <= fixed) continue;
     std::vector<uint8_t> sealed(data, data + size);
-    const size_t parts = (size - kedge::kBlockHeaderFixedBytes) / kedge::kPartEntryBytes;
-    sealed.resize(kedge::kBlockHeaderFixedBytes + parts * kedge::kPartEntryBytes);
-    kedge::Seal(sealed);
+    sealed.resize(fixed + (size - fixed) / kedge::kPartEntryBytes * kedge::kPartEntryBytes);
+    kedge::Seal(sealed, version);
     kedge::Check(sealed);
   }
   return 0;

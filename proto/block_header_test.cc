@@ -86,6 +86,51 @@ TEST(BlockHeader, RoundTrip) {
   EXPECT_EQ(Encoded(*decoded), *bytes);
 }
 
+// What a block of version 1 says less.
+BlockHeader SampleOfModel() {
+  BlockHeader header = Sample();
+  header.model = ModelId::Of("org/model@1", "", "", 10000.0);
+  header.tenant = 0x8877665544332211;
+  return header;
+}
+
+TEST(BlockHeader, VersionTwoNamesModelAndTenant) {
+  const std::vector<uint8_t> bytes = Encoded(SampleOfModel());
+  EXPECT_EQ(bytes[4], 2);
+  EXPECT_EQ(bytes.size(), Encoded(Sample()).size() + kBlockHeaderModelBytes);
+  const auto decoded = DecodeBlockHeader(bytes);
+  ASSERT_TRUE(decoded.ok()) << decoded.status();
+  EXPECT_EQ(decoded->model, SampleOfModel().model);
+  EXPECT_EQ(decoded->tenant, SampleOfModel().tenant);
+  EXPECT_EQ(decoded->parts, SampleOfModel().parts);
+  EXPECT_EQ(PartDirectoryOffset(bytes), 216u);
+  EXPECT_EQ(Encoded(*decoded), bytes);
+}
+
+TEST(BlockHeader, VersionOneIsReadAndComesBackAsItWas) {
+  const std::vector<uint8_t> bytes = Encoded(Sample());
+  EXPECT_EQ(bytes[4], 1);
+  EXPECT_EQ(PartDirectoryOffset(bytes), 192u);
+  const auto decoded = DecodeBlockHeader(bytes);
+  ASSERT_TRUE(decoded.ok()) << decoded.status();
+  EXPECT_TRUE(decoded->model.is_zero());
+  EXPECT_EQ(Encoded(*decoded), bytes);
+}
+
+TEST(BlockHeader, ModelAndTenantMustMakeSense) {
+  BlockHeader header = OpaqueSample(10);
+  header.model = SampleOfModel().model;
+  EXPECT_NE(EncodeBlockHeader(header).status().message().find("header.model"), std::string::npos);
+  header = Sample();
+  header.tenant = 7;
+  EXPECT_EQ(EncodeBlockHeader(header).status().message(),
+            "header.tenant: 7 for a block that names no model");
+  std::vector<uint8_t> bytes = Encoded(SampleOfModel());
+  std::fill_n(bytes.begin() + 192, 16, uint8_t{0});
+  Reseal(bytes);
+  EXPECT_EQ(DecodeBlockHeader(bytes).status().message(), "header.model: is zero in version 2");
+}
+
 TEST(BlockHeader, OpaqueValuesOfAnyLength) {
   for (uint32_t bytes : {0u, 1u, 5000u, static_cast<uint32_t>(kBlockBytesMax)}) {
     EXPECT_TRUE(DecodeBlockHeader(Encoded(OpaqueSample(bytes))).ok()) << bytes;
@@ -104,8 +149,8 @@ TEST(BlockHeader, LargestHeaderFitsItsLimit) {
   EXPECT_TRUE(DecodeBlockHeader(bytes).ok());
 }
 
-TEST(BlockHeader, EveryFlippedBitIsFound) {
-  std::vector<uint8_t> bytes = Encoded(Sample());
+void EveryFlippedBitIsFound(const BlockHeader& header) {
+  std::vector<uint8_t> bytes = Encoded(header);
   for (size_t bit = 0; bit < bytes.size() * 8; ++bit) {
     bytes[bit / 8] ^= static_cast<uint8_t>(1 << bit % 8);
     const absl::StatusCode code = DecodeBlockHeader(bytes).status().code();
@@ -114,6 +159,10 @@ TEST(BlockHeader, EveryFlippedBitIsFound) {
         << bit / 8;
     bytes[bit / 8] ^= static_cast<uint8_t>(1 << bit % 8);
   }
+}
+
+TEST(BlockHeader, EveryFlippedBitIsFound) {
+  for (const BlockHeader& header : {Sample(), SampleOfModel()}) EveryFlippedBitIsFound(header);
 }
 
 TEST(BlockHeader, EveryTruncationIsFound) {
@@ -151,7 +200,7 @@ TEST(BlockHeader, ErrorsNameFieldAndValue) {
   std::vector<uint8_t> bytes = Encoded(Sample());
   bytes[4] = 9;
   EXPECT_EQ(DecodeBlockHeader(bytes).status().message(),
-            "header.version: 9, this build reads version 1");
+            "header.version: 9, this build reads versions 1 to 2");
   bytes[0] = 'X';
   EXPECT_NE(DecodeBlockHeader(bytes).status().ToString().find("header.magic: 0x42676458"),
             std::string::npos);

@@ -18,6 +18,7 @@ namespace {
 
 // First bytes of everything that is hashed here: no input of one kind is ever an input of another.
 constexpr std::string_view kFingerprintDomain = "kedge/fingerprint/1";
+constexpr std::string_view kModelDomain = "kedge/model/1";
 constexpr std::string_view kChainDomain = "kedge/chain/1";
 constexpr std::string_view kLinkDomain = "kedge/link/1";
 constexpr std::string_view kOpaqueDomain = "kedge/opaque/1";
@@ -104,7 +105,8 @@ bool ParseHex32(std::string_view hex, std::array<uint8_t, 32>& out) {
   return true;
 }
 
-std::string Hex(const std::array<uint8_t, 32>& bytes) {
+template <size_t kBytes>
+std::string Hex(const std::array<uint8_t, kBytes>& bytes) {
   return absl::BytesToHexString(
       absl::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
 }
@@ -172,6 +174,24 @@ absl::StatusOr<Fingerprint> Fingerprint::Of(const ModelIdentity& model) {
 }
 
 std::string Fingerprint::ToHex() const { return Hex(bytes); }
+
+ModelId ModelId::Of(std::string_view weights_id, std::string_view adapter_id,
+                    std::string_view rope_scaling, double rope_theta) {
+  std::vector<uint8_t> input;
+  WireWriter writer(input);
+  writer.Bytes(AsBytes(kModelDomain));
+  for (const std::string_view text : {weights_id, adapter_id, rope_scaling}) {
+    writer.U64(text.size());
+    writer.Bytes(AsBytes(text));
+  }
+  writer.U64(std::bit_cast<uint64_t>(rope_theta == 0 ? 0.0 : rope_theta));  // one zero
+  const std::array<uint8_t, 32> digest = Sha256(input);
+  ModelId id;
+  std::copy_n(digest.begin(), id.bytes.size(), id.bytes.begin());
+  return id;
+}
+
+std::string ModelId::ToHex() const { return Hex(bytes); }
 
 KeyChain::KeyChain(const TenantSalt& salt, const Fingerprint& model, Keyspace keyspace,
                    std::string_view extra)

@@ -72,6 +72,23 @@ struct Fingerprint {
   friend bool operator==(const Fingerprint&, const Fingerprint&) = default;
 };
 
+// What the bytes of a block belong to, however it was cut: weights, adapter and rotation, but not
+// tokenizer, block_tokens or shard. Block headers carry it, so that a node finds the model's
+// profile (proto/model_profile.h). All zeros: no model.
+struct ModelId {
+  std::array<uint8_t, 16> bytes{};
+
+  static ModelId Of(std::string_view weights_id, std::string_view adapter_id,
+                    std::string_view rope_scaling, double rope_theta);
+  static ModelId Of(const ModelIdentity& model) {
+    return Of(model.weights_id, model.adapter_id, model.rope_scaling, model.rope_theta);
+  }
+  bool is_zero() const { return *this == ModelId{}; }
+  std::string ToHex() const;
+  friend bool operator==(const ModelId&, const ModelId&) = default;
+  friend auto operator<=>(const ModelId&, const ModelId&) = default;
+};
+
 inline constexpr uint32_t kPlacementRunBlocks = 32;
 
 // One block of a chain: its name and where it belongs.

@@ -218,5 +218,18 @@ TEST(KeyChainDeathTest, MisuseAborts) {
   EXPECT_DEATH(chain.NextFromEngineHash(nullptr, {}), "1 to 64 bytes");
 }
 
+TEST(ModelId, DependsOnWhatTheBytesBelongTo) {
+  const ModelId id = ModelId::Of("w", "a", "s", 1e4);
+  EXPECT_FALSE(id.is_zero());
+  EXPECT_EQ(id.ToHex().size(), 32u);
+  EXPECT_EQ(id, ModelId::Of("w", "a", "s", 1e4));
+  EXPECT_EQ(ModelId::Of("w", "a", "s", 0.0), ModelId::Of("w", "a", "s", -0.0));
+  for (const ModelId& other : {ModelId::Of("x", "a", "s", 1e4), ModelId::Of("w", "b", "s", 1e4),
+                               ModelId::Of("w", "a", "t", 1e4), ModelId::Of("w", "a", "s", 1e5),
+                               ModelId::Of("wa", "", "s", 1e4)}) {
+    EXPECT_NE(id, other);
+  }
+}
+
 }  // namespace
 }  // namespace kedge

@@ -233,7 +233,8 @@ class BlockMap {
     }
   };
   static constexpr int64_t kLeaseUnitMs = 64;  // 32 bits of it are years
-  static_assert(kBlockHeaderFixedBytes + kPartCountMax * kPartEntryBytes <= UINT16_MAX);
+  static_assert(kBlockHeaderFixedBytes + kBlockHeaderModelBytes + kPartCountMax * kPartEntryBytes <=
+                UINT16_MAX);
 
   struct alignas(64) Shard {
     mutable std::mutex mutex;

@@ -35,7 +35,8 @@ void GetSender::Remove(uint32_t stream) {
 
 absl::Status PartRange(std::span<const uint8_t> encoded_header, uint16_t first, uint16_t count,
                        uint64_t* begin, uint64_t* end) {
-  const size_t parts = (encoded_header.size() - kBlockHeaderFixedBytes) / kPartEntryBytes;
+  const size_t directory = PartDirectoryOffset(encoded_header);
+  const size_t parts = (encoded_header.size() - directory) / kPartEntryBytes;
   if (first >= parts) {
     return absl::InvalidArgumentError(
         absl::StrCat("get.part_begin: ", first, ", the block has ", parts, " parts"));
@@ -48,8 +49,7 @@ absl::Status PartRange(std::span<const uint8_t> encoded_header, uint16_t first, 
   uint64_t offset = 0;
   for (size_t part = 0; part < last; ++part) {
     if (part == first) *begin = offset;
-    offset +=
-        LoadLe<uint32_t>(encoded_header.data() + kBlockHeaderFixedBytes + part * kPartEntryBytes);
+    offset += LoadLe<uint32_t>(encoded_header.data() + directory + part * kPartEntryBytes);
   }
   *end = offset;
   return absl::OkStatus();

@@ -91,9 +91,7 @@ ResultCode Node::BeginItem(Session& session, const PutBeginBody& begin, const Pu
 
 ResultCode Node::TakeSlot(Session& session, const Variant& variant, const PutBeginItem& item,
                           uint64_t* slot) {
-  const uint64_t image_bytes =
-      ImageLayout{kBlockHeaderFixedBytes + item.part_count * kPartEntryBytes, item.payload_bytes}
-          .image_bytes();
+  const uint64_t image_bytes = PutSlot::LayoutFor(item).image_bytes();
   const uint64_t reserved_max = host_->capacity_bytes() / 100 * kPutShareOfHostPercent;
   if (session.puts.size() >= kPutSlotsPerSessionMax ||
       slots_.size() - free_slots_.size() >= kPutSlotsMax ||
@@ -119,7 +117,7 @@ uint64_t Node::OpenSlot(Session& session, const Variant& variant, const PutBegin
   slot.id = SlotId(random_.Next(), index);
   slot.session = session.id;
   slot.last_traffic_ms = clock_.NowMs();
-  put_bytes_reserved_ += slot.layout().image_bytes();
+  put_bytes_reserved_ += slot.reserved_bytes();
   session.puts.push_back(slot.id);
   metrics_.puts_open.fetch_add(1, std::memory_order_relaxed);
   return slot.id;
@@ -271,7 +269,7 @@ void Node::OnPutAbort(Session& session, const Frame& frame) {
 
 void Node::FreeSlot(PutSlot& slot, bool free_host) {
   if (free_host) host_->Free(slot.host());
-  put_bytes_reserved_ -= slot.layout().image_bytes();
+  put_bytes_reserved_ -= slot.reserved_bytes();
   if (Session* session = FindSession(slot.session)) std::erase(session->puts, slot.id);
   free_slots_.push_back(static_cast<uint32_t>(slot.id));
   slot.id = 0;

@@ -9,6 +9,11 @@
 
 namespace kedge {
 
+ImageLayout PutSlot::LayoutFor(const PutBeginItem& item) {
+  return {kBlockHeaderFixedBytes + kBlockHeaderModelBytes + item.part_count * kPartEntryBytes,
+          item.payload_bytes};
+}
+
 void PutSlot::Open(const PutBeginItem& item, const Variant& variant, HostSlot host,
                    uint8_t* image) {
   key_ = item.key;
@@ -17,8 +22,8 @@ void PutSlot::Open(const PutBeginItem& item, const Variant& variant, HostSlot ho
   part_count_ = item.part_count;
   const bool sizes_add_up = uint64_t{item.part_bytes} * item.part_count == item.payload_bytes;
   part_bytes_ = sizes_add_up ? item.part_bytes : 0;
-  layout_ =
-      ImageLayout{kBlockHeaderFixedBytes + item.part_count * kPartEntryBytes, item.payload_bytes};
+  layout_ = LayoutFor(item);
+  reserved_bytes_ = layout_.image_bytes();
   host_ = host;
   image_ = image;
   ranges_.clear();
@@ -117,6 +122,16 @@ absl::Status PutSlot::CheckHeader(const BlockHeader& header) const {
   return absl::OkStatus();
 }
 
+// A header of an older version is shorter, now and then by a page.
+void PutSlot::TakeLayout(uint32_t header_bytes) {
+  const ImageLayout is{header_bytes, layout_.payload_bytes};
+  if (is.payload_offset() != layout_.payload_offset()) {
+    std::memmove(image_ + is.payload_offset(), image_ + layout_.payload_offset(),
+                 layout_.payload_bytes);
+  }
+  layout_ = is;
+}
+
 absl::Status PutSlot::Seal(std::span<const uint8_t> encoded, BlockHeader* header) {
   absl::StatusOr<BlockHeader> decoded = DecodeBlockHeader(encoded);
   if (!decoded.ok()) {
@@ -125,11 +140,12 @@ absl::Status PutSlot::Seal(std::span<const uint8_t> encoded, BlockHeader* header
   }
   *header = *std::move(decoded);
   if (absl::Status status = CheckHeader(*header); !status.ok()) return status;
-  if (encoded.size() != layout_.header_bytes) {
+  if (encoded.size() != header->encoded_bytes()) {
     return absl::InvalidArgumentError(absl::StrCat("put_commit.header: ", encoded.size(),
-                                                   " bytes where ", layout_.header_bytes,
+                                                   " bytes where ", header->encoded_bytes(),
                                                    " were expected"));
   }
+  TakeLayout(header->encoded_bytes());
   const std::span<const uint8_t> payload(image_ + layout_.payload_offset(), layout_.payload_bytes);
   // Digests made on the way count when they are of the parts that the header has.
   const bool known = part_bytes_ != 0 && digests_.size() == header->parts.size() &&

@@ -27,7 +27,9 @@ class PutSlot {
   // Holes that a sender may leave at one time; a layer-by-layer store in any order stays far below.
   static constexpr size_t kRangesMax = 4096;
 
-  // `image` is the memory of `host`, at least as large as the layout says.
+  // Before the header is there: as if it were of the version with the longest fixed part.
+  static ImageLayout LayoutFor(const PutBeginItem& item);
+  // `image` is the memory of `host`, at least as large as LayoutFor says.
   void Open(const PutBeginItem& item, const Variant& variant, HostSlot host, uint8_t* image);
   // INVALID_ARGUMENT naming offset and length: outside of the payload, or bytes that were there
   // already. The slot is then of no use.
@@ -42,7 +44,9 @@ class PutSlot {
   const BlockKey& key() const { return key_; }
   const Variant& variant() const { return variant_; }
   uint64_t placement() const { return placement_; }
+  // Of a put that has no header yet: with room for the largest that it can have.
   const ImageLayout& layout() const { return layout_; }
+  uint64_t reserved_bytes() const { return reserved_bytes_; }  // of the image, from Open on
   HostSlot host() const { return host_; }
 
   // What the node notes beside it.
@@ -59,6 +63,7 @@ class PutSlot {
  private:
   absl::Status CheckHeader(const BlockHeader& header) const;
   absl::Status AddRange(uint64_t begin, uint64_t end);
+  void TakeLayout(uint32_t header_bytes);
   void DigestUpTo(uint64_t end, const uint8_t* source, uint64_t source_offset);
   uint64_t PartEnd(uint32_t part) const { return uint64_t{part_bytes_} * (part + 1); }
 
@@ -68,6 +73,7 @@ class PutSlot {
   uint16_t part_count_ = 0;
   uint32_t part_bytes_ = 0;  // 0: unknown
   ImageLayout layout_;
+  uint64_t reserved_bytes_ = 0;
   HostSlot host_;
   uint8_t* image_ = nullptr;
 

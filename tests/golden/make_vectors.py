@@ -62,6 +62,13 @@ def fingerprint_of(model):
     return sha256(data)
 
 
+def model_id_of(model):
+    data = b"kedge/model/1"
+    for name in ("weights_id", "adapter_id", "rope_scaling"):
+        data += struct.pack("<Q", len(model[name].encode())) + model[name].encode()
+    return sha256(data + struct.pack("<d", model["rope_theta"]))[:16]
+
+
 def chain_root(fingerprint, keyspace, extra):
     return sha256(b"kedge/chain/1" + fingerprint + bytes([KEYSPACES[keyspace]]) +
                   struct.pack("<Q", len(extra)) + extra)
@@ -128,7 +135,8 @@ def make_keys():
     return {
         "salts": [{"text": s, "bytes": salt_of(s).hex()} for s in salts],
         "fingerprints": [{"model": m, "shape_bytes": shape_bytes(m["shape"]).hex(),
-                          "fingerprint": fingerprint_of(m).hex()} for m in MODELS],
+                          "fingerprint": fingerprint_of(m).hex(),
+                          "model_id": model_id_of(m).hex()} for m in MODELS],
         "chains": chains,
         "engine_chains": [{"salt": salts[0], "model": 0, "hashes": [h.hex() for h in hashes],
                            "links": [link_json(l) for l in engine]}],
@@ -154,12 +162,16 @@ def header_bytes(h):
     parts = b"".join(struct.pack("<I", n) + digest(key, variant, i, pattern(i, n))
                      for i, n in enumerate(h["part_bytes"]))
 
+    model = bytes.fromhex(h.get("model", ""))
+    extra = model + struct.pack("<Q", h["tenant"]) if model else b""
+
     def encode(root):
-        return (struct.pack("<4sHHII", b"KdgB", 1, 0, 192 + len(parts), 0) + root + key +
+        return (struct.pack("<4sHHII", b"KdgB", 2 if model else 1, 0,
+                            192 + len(extra) + len(parts), 0) + root + key +
                 bytes.fromhex(h["parent"]) + variant +
                 struct.pack("<QII4BIQ", h["placement"], h["chain_depth"], h["rope_base_position"],
                             h["keyspace"], h["fidelity"], h["rope"], 0, len(h["part_bytes"]),
-                            sum(h["part_bytes"])) + shape_bytes(h["shape"]) + parts)
+                            sum(h["part_bytes"])) + shape_bytes(h["shape"]) + extra + parts)
 
     zeroed = encode(bytes(16))
     return encode(digest(key, variant, 0xffffffff, zeroed))
@@ -180,6 +192,8 @@ def make_headers():
              shape=shape(3, 1, 576, 64, "f16", 5, components=("latent",)),
              part_bytes=[17, 241, 1025]),
     ]
+    named = {"model": model_id_of(MODELS[1]).hex(), "tenant": 0x8877665544332211}
+    cases += [dict(base, **named), dict(cases[1], **named)]
     cases += [dict(base, **alone, part_bytes=[n]) for n in (0, 3, 16, 129, 4096, 100001)]
     return {"pattern": "byte i of part p is (7 i + i / 256 + 13 p + 1) mod 256",
             "headers": [dict(c, encoded=header_bytes(c).hex()) for c in cases]}

@@ -54,7 +54,7 @@ KvShape ShapeOf(const json& from) {
   return shape;
 }
 
-Fingerprint FingerprintOf(const json& from) {
+ModelIdentity ModelOf(const json& from) {
   ModelIdentity model;
   model.weights_id = from["weights_id"];
   model.adapter_id = from["adapter_id"];
@@ -63,8 +63,10 @@ Fingerprint FingerprintOf(const json& from) {
   model.kv_scales_id = from["kv_scales_id"];
   model.rope_theta = from["rope_theta"];
   model.shape = ShapeOf(from["shape"]);
-  return *Fingerprint::Of(model);
+  return model;
 }
+
+Fingerprint FingerprintOf(const json& from) { return *Fingerprint::Of(ModelOf(from)); }
 
 TenantSalt SaltOf(const json& text) { return *TenantSalt::FromText(text.get<std::string>()); }
 
@@ -82,6 +84,7 @@ TEST(Vectors, SaltsAndFingerprints) {
   ASSERT_EQ(keys["fingerprints"].size(), 2u);
   for (const json& want : keys["fingerprints"]) {
     EXPECT_EQ(FingerprintOf(want["model"]).ToHex(), want["fingerprint"]);
+    EXPECT_EQ(ModelId::Of(ModelOf(want["model"])).ToHex(), want["model_id"]);
     std::array<uint8_t, KvShape::kEncodedBytes> shape;
     EncodeKvShape(ShapeOf(want["model"]["shape"]), shape);
     EXPECT_EQ(Hex(shape), want["shape_bytes"]);
@@ -144,6 +147,11 @@ BlockHeader HeaderOf(const json& from, Bytes& payload) {
   header.rope_base_position = from["rope_base_position"];
   header.variant = *Variant::Parse(from["variant"].get<std::string>());
   header.shape = ShapeOf(from["shape"]);
+  if (from.contains("model")) {
+    const std::string text = absl::HexStringToBytes(from["model"].get<std::string>());
+    std::copy_n(text.begin(), header.model.bytes.size(), header.model.bytes.begin());
+    header.tenant = from["tenant"];
+  }
   for (uint32_t part = 0; part < from["part_bytes"].size(); ++part) {
     const Bytes bytes = Pattern(part, from["part_bytes"][part]);
     payload.insert(payload.end(), bytes.begin(), bytes.end());
@@ -155,7 +163,7 @@ BlockHeader HeaderOf(const json& from, Bytes& payload) {
 
 TEST(Vectors, BlockHeaders) {
   const json file = Load("headers.json");
-  ASSERT_EQ(file["headers"].size(), 9u);
+  ASSERT_EQ(file["headers"].size(), 11u);
   for (const json& want : file["headers"]) {
     Bytes payload;
     BlockHeader header = HeaderOf(want, payload);
