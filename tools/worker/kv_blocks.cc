@@ -2,26 +2,9 @@
 
 #include <span>
 
-#include "absl/strings/str_cat.h"
+#include "gpu/kernels/rope_scaling_text.h"
 
 namespace kedge {
-namespace {
-
-std::string ScalingText(const kernels::RopeScaling& scaling) {
-  switch (scaling.kind) {
-    case kernels::RopeScalingKind::kNone:
-      return "";
-    case kernels::RopeScalingKind::kLinear:
-      return absl::StrCat("linear factor=", scaling.factor);
-    case kernels::RopeScalingKind::kLlama3:
-      return absl::StrCat("llama3 factor=", scaling.factor, " low=", scaling.low_freq_factor,
-                          " high=", scaling.high_freq_factor,
-                          " original=", scaling.original_max_positions);
-  }
-  return "unknown";
-}
-
-}  // namespace
 
 sdk::ModelOptions StoreModel(const Model& model, const std::string& weights_id,
                              const std::string& tokenizer_id) {
@@ -34,7 +17,7 @@ sdk::ModelOptions StoreModel(const Model& model, const std::string& weights_id,
           .head_size = shape.head_size,
           .block_tokens = shape.block_tokens,
           .rope_theta = model.config().rope_theta,
-          .rope_scaling = ScalingText(model.config().rope_scaling)};
+          .rope_scaling = kernels::RopeScalingText(model.config().rope_scaling)};
 }
 
 std::vector<sdk::BlockBuffer> BlockSpans(KvCache& cache, int64_t block_tokens, uint32_t begin,
