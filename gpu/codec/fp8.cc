@@ -132,20 +132,19 @@ void DecodeOf(const Fp8Layout& layout, float scale, const uint8_t* in, const Tar
   }
 }
 
-bool Fits(const Fp8Layout& layout) {
-  return layout.head_size % 2 == 0 &&
-         layout.head_size / 2 % static_cast<int64_t>(hn::Lanes(Tag())) == 0;
+bool Fits(const Fp8Layout& layout, bool hadamard) {
+  return !hadamard && HeadFits(Tag(), layout.head_size, false);
 }
 
 bool Encode(const Fp8Layout& layout, const SourceRows& source, float* scale, uint8_t* out) {
-  if (!Fits(layout)) return Fp8EncodeScalar(layout, source, scale, out);
+  if (!Fits(layout, source.hadamard)) return Fp8EncodeScalar(layout, source, scale, out);
   if (source.dtype == DType::kF32) return EncodeOf<DType::kF32>(layout, source, scale, out);
   if (source.dtype == DType::kF16) return EncodeOf<DType::kF16>(layout, source, scale, out);
   return EncodeOf<DType::kBf16>(layout, source, scale, out);
 }
 
 void Decode(const Fp8Layout& layout, float scale, const uint8_t* in, const TargetRows& target) {
-  if (!Fits(layout)) return Fp8DecodeScalar(layout, scale, in, target);
+  if (!Fits(layout, target.hadamard)) return Fp8DecodeScalar(layout, scale, in, target);
   if (target.dtype == DType::kF32) return DecodeOf<DType::kF32>(layout, scale, in, target);
   if (target.dtype == DType::kF16) return DecodeOf<DType::kF16>(layout, scale, in, target);
   DecodeOf<DType::kBf16>(layout, scale, in, target);

@@ -1,6 +1,12 @@
 // KIVI with vectors: the same bits as kivi.cc, many channels at a time.
+//
+// Encoding goes by *batches* of head_size consecutive groups: for keys the channels of one head
+// over a group of tokens, for values as many whole heads as a group has values. A batch's values
+// are read into a tile of [group][head_size] fp32 that stays in the first cache. Decoding goes row
+// by row, so that pages are written in order.
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstring>
 
 #include "gpu/codec/kivi.h"
@@ -8,6 +14,7 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "gpu/codec/kivi_simd.cc"
+#include "hwy/aligned_allocator.h"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 
@@ -18,300 +25,476 @@ namespace kedge::codec {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-using KeyTag = hn::CappedTag<float, 16>;
+using Tag = hn::CappedTag<float, 16>;
+using Vec = hn::Vec<Tag>;
 
-template <class D>
-struct Quantizer {
-  hn::Vec<D> minimum;
-  hn::Vec<D> inverse;
-  hn::Vec<D> levels;
+HWY_INLINE int64_t Lanes() { return static_cast<int64_t>(hn::Lanes(Tag())); }
 
-  HWY_INLINE hn::Vec<hn::RebindToSigned<D>> Code(D d, hn::Vec<D> x) const {
-    const auto steps = hn::Mul(hn::Sub(x, minimum), inverse);
-    return hn::NearestInt(hn::Min(hn::Max(steps, hn::Zero(d)), levels));
-  }
+// Aligned floats, not initialized. Lives as long as one call.
+class Scratch {
+ public:
+  explicit Scratch(int64_t count) : memory_(hwy::AllocateAligned<float>(count)) {}
+  float* get() const { return memory_.get(); }
+
+ private:
+  hwy::AlignedFreeUniquePtr<float[]> memory_;
 };
 
-// Rounds scale and minimum of one group a lane.
-template <class D>
-HWY_INLINE Quantizer<D> MakeQuantizer(D d, hn::Vec<D> lowest, hn::Vec<D> highest, float levels,
-                                      uint16_t* scale16, uint16_t* minimum16) {
-  Quantizer<D> q;
-  q.levels = hn::Set(d, levels);
-  const auto zero = hn::Zero(d);
-  ToF16Bits(d, hn::Add(lowest, zero), minimum16);
-  q.minimum = FromF16Bits(d, minimum16);
-  const auto range = hn::Add(hn::Max(hn::Sub(highest, q.minimum), zero), zero);
-  ToF16Bits(d, hn::Div(range, q.levels), scale16);
-  const auto scale = FromF16Bits(d, scale16);
-  const auto inverse = hn::Div(hn::Set(d, 1.0f), scale);
-  q.inverse = hn::IfThenElseZero(hn::Gt(scale, zero), inverse);
-  return q;
-}
+// One batch's groups: their extent, then what codes are made with.
+struct Batch {
+  explicit Batch(int64_t head_size)
+      : memory(4 * head_size),
+        lowest(memory.get()),
+        highest(lowest + head_size),
+        minimum(highest + head_size),
+        inverse(minimum + head_size) {}
 
-// What the values of a group, one a lane, have been so far. `nan` sums x * 0.
-template <class D>
+  Scratch memory;
+  float* lowest;
+  float* highest;
+  float* minimum;
+  float* inverse;  // 1 / scale, or 0
+};
+
+// What the values of a group, one a lane, have been so far. Magnitudes are compared as integers:
+// NaN is above infinity.
 struct Extent {
-  hn::Vec<D> lowest;
-  hn::Vec<D> highest;
-  hn::Vec<D> nan;
+  Vec lowest;
+  Vec highest;
+  hn::Vec<hn::RebindToUnsigned<Tag>> magnitude;
 
-  explicit HWY_INLINE Extent(D d)
-      : lowest(hn::Set(d, 3.0e38f)), highest(hn::Set(d, -3.0e38f)), nan(hn::Zero(d)) {}
-  HWY_INLINE void Add(D d, hn::Vec<D> x) {
+  HWY_INLINE Extent()
+      : lowest(hn::Set(Tag(), 3.0e38f)),
+        highest(hn::Set(Tag(), -3.0e38f)),
+        magnitude(hn::Zero(hn::RebindToUnsigned<Tag>())) {}
+
+  HWY_INLINE void Add(Vec x) {
+    const hn::RebindToUnsigned<Tag> d32;
     lowest = hn::Min(lowest, x);
     highest = hn::Max(highest, x);
-    nan = hn::Add(nan, hn::Mul(x, hn::Zero(d)));
+    magnitude = hn::Max(magnitude, hn::And(hn::BitCast(d32, x), hn::Set(d32, 0x7fffffffu)));
   }
-  HWY_INLINE bool Fits(D d) const {
-    const auto low = hn::Ge(lowest, hn::Set(d, -kF16Max));
-    const auto high = hn::Le(highest, hn::Set(d, kF16Max));
-    return hn::AllTrue(d, hn::And(hn::And(low, high), hn::Eq(nan, nan)));
+  HWY_INLINE bool Fits() const {
+    const hn::RebindToSigned<Tag> di32;
+    const auto most = hn::Set(di32, std::bit_cast<int32_t>(kF16Max));
+    return hn::AllFalse(di32, hn::Gt(hn::BitCast(di32, magnitude), most));
   }
 };
 
-// One group of tokens of as many channels as a vector has lanes; x is [group][lanes].
-HWY_INLINE bool EncodeColumns(const KiviLayout& layout, const Extent<KeyTag>& extent,
-                              const float* x, int64_t group_index, int64_t begin, int64_t channel,
-                              uint8_t* out) {
-  const KeyTag d;
-  const hn::RebindToUnsigned<KeyTag> d32;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  if (!extent.Fits(d)) return false;
-  const int64_t channels = layout.channels();
-  const int64_t at = group_index * channels + channel;
-  const float levels = static_cast<float>((1 << layout.bits) - 1);
-  const Quantizer<KeyTag> q =
-      MakeQuantizer(d, extent.lowest, extent.highest, levels, reinterpret_cast<uint16_t*>(out) + at,
-                    reinterpret_cast<uint16_t*>(out + layout.minimums_at()) + at);
-  const int64_t per_word = layout.codes_per_word();
-  auto* words = reinterpret_cast<uint32_t*>(out + layout.codes_at());
-  words += group_index * layout.group / per_word * channels + channel;
-  for (int64_t first = 0; first < layout.group; first += per_word, words += channels) {
-    auto word = hn::Zero(d32);
-    for (int64_t j = std::max<int64_t>(begin - first, 0); j < per_word; ++j) {
-      const auto code = hn::BitCast(d32, q.Code(d, hn::Load(d, x + (first + j) * lanes)));
-      word = hn::Or(word, hn::ShiftLeftSame(code, static_cast<int>(j) * layout.bits));
-    }
-    hn::StoreU(word, d32, words);
+HWY_INLINE float LargestOf(Vec x) { return hn::GetLane(hn::MaxOfLanes(Tag(), x)); }
+
+HWY_INLINE float RoundedUpToF16(float value, uint8_t* to) {
+  const hn::CappedTag<float, 1> d1;
+  uint16_t bits;
+  ToF16Bits(d1, hn::Set(d1, value), &bits);
+  if (hn::GetLane(FromF16Bits(d1, &bits)) < value) ++bits;
+  std::memcpy(to, &bits, sizeof bits);
+  return hn::GetLane(FromF16Bits(d1, &bits));
+}
+
+// Bits of as many lanes as there are groups left, at most a vector's.
+HWY_INLINE void StoreHalves(Vec value, int64_t count, uint8_t* to) {
+  HWY_ALIGN uint16_t bits[16];
+  ToF16Bits(Tag(), value, bits);
+  std::memcpy(to, bits, std::min(count, Lanes()) * 2);
+}
+
+HWY_INLINE Vec RoundedHalves(Vec value) {
+  HWY_ALIGN uint16_t bits[16];
+  ToF16Bits(Tag(), value, bits);
+  return FromF16Bits(Tag(), bits);
+}
+
+HWY_INLINE void StoreBytes(Vec value, int64_t count, uint8_t* to) {
+  const hn::Rebind<uint8_t, Tag> d8;
+  const hn::RebindToSigned<Tag> di32;
+  HWY_ALIGN uint8_t bytes[16];
+  const auto low = hn::And(hn::ConvertTo(di32, value), hn::Set(di32, 0xff));
+  hn::StoreU(hn::DemoteTo(d8, low), d8, bytes);
+  std::memcpy(to, bytes, std::min(count, Lanes()));
+}
+
+HWY_INLINE Vec InverseOf(Vec scale) {
+  const Tag d;
+  return hn::IfThenElseZero(hn::Gt(scale, hn::Zero(d)), hn::Div(hn::Set(d, 1.0f), scale));
+}
+
+// f16 scales and minimums of `count` groups from `first` on.
+HWY_INLINE void RoundToF16(const KiviLayout& layout, int64_t first, int64_t count, Batch& batch,
+                           uint8_t* out) {
+  const Tag d;
+  const auto zero = hn::Zero(d);
+  const auto levels = hn::Set(d, static_cast<float>((1 << layout.bits) - 1));
+  for (int64_t i = 0; i < count; i += Lanes()) {
+    const auto lowest = hn::Add(hn::Load(d, batch.lowest + i), zero);
+    StoreHalves(lowest, count - i, out + layout.minimums_at() + (first + i) * 2);
+    const auto minimum = RoundedHalves(lowest);
+    const auto range =
+        hn::Add(hn::Max(hn::Sub(hn::Load(d, batch.highest + i), minimum), zero), zero);
+    const auto wanted = hn::Div(range, levels);
+    StoreHalves(wanted, count - i, out + (first + i) * 2);
+    hn::Store(minimum, d, batch.minimum + i);
+    hn::Store(InverseOf(RoundedHalves(wanted)), d, batch.inverse + i);
   }
-  return true;
+}
+
+// Two-level scales of one union, which a batch is.
+HWY_INLINE void RoundToUnion(const KiviLayout& layout, int64_t first, int64_t count, Batch& batch,
+                             uint8_t* out) {
+  const Tag d;
+  const auto zero = hn::Zero(d);
+  const int64_t index = first / layout.head_size;
+  const float levels = static_cast<float>((1 << layout.bits) - 1);
+  auto largest = zero;
+  for (int64_t i = 0; i < count; i += Lanes()) {
+    const auto lowest = hn::Load(d, batch.lowest + i);
+    const auto uneven = hn::Lt(lowest, hn::Load(d, batch.highest + i));
+    largest = hn::Max(largest, hn::IfThenElseZero(uneven, hn::Abs(lowest)));
+  }
+  const float m = RoundedUpToF16(LargestOf(largest), out + layout.minimums_at() + index * 2);
+  auto widest = zero;
+  for (int64_t i = 0; i < count; i += Lanes()) {
+    const auto lowest = hn::Load(d, batch.lowest + i);
+    const auto highest = hn::Load(d, batch.highest + i);
+    const auto uneven = hn::Lt(lowest, highest);
+    auto root = hn::Mul(hn::Sqrt(hn::Div(hn::Abs(lowest), hn::Set(d, m))), hn::Set(d, 128.0f));
+    if (!(m > 0.0f)) root = zero;
+    const auto below = hn::Max(hn::Neg(hn::Ceil(root)), hn::Set(d, -128.0f));
+    const auto above = hn::Min(hn::Floor(root), hn::Set(d, 127.0f));
+    auto n = hn::IfThenElse(hn::Lt(lowest, zero), below, above);
+    n = hn::IfThenElseZero(uneven, n);
+    StoreBytes(n, count - i, out + layout.minimum_codes_at() + first + i);
+    const auto squared = hn::Mul(hn::Mul(n, hn::Abs(n)), hn::Set(d, 0x1p-14f));
+    const auto minimum = hn::Mul(hn::Set(d, m), squared);
+    widest = hn::Max(widest, hn::IfThenElseZero(uneven, hn::Sub(highest, minimum)));
+    const auto equal = RoundedHalves(hn::Add(lowest, zero));
+    hn::Store(hn::IfThenElse(uneven, minimum, equal), d, batch.minimum + i);
+  }
+  const float s = RoundedUpToF16(LargestOf(widest) / levels * kKiviScaleMargin, out + index * 2);
+  for (int64_t i = 0; i < count; i += Lanes()) {
+    const auto highest = hn::Load(d, batch.highest + i);
+    const auto uneven = hn::Lt(hn::Load(d, batch.lowest + i), highest);
+    const auto range = hn::Max(hn::Sub(highest, hn::Load(d, batch.minimum + i)), zero);
+    const auto wanted = hn::Div(range, hn::Set(d, levels));
+    auto root = hn::Mul(hn::Sqrt(hn::Div(wanted, hn::Set(d, s))), hn::Set(d, 256.0f));
+    if (!(s > 0.0f)) root = zero;
+    auto c = hn::Min(hn::Max(hn::Ceil(root), hn::Set(d, 1.0f)), hn::Set(d, 255.0f));
+    c = hn::IfThenElseZero(uneven, c);
+    StoreBytes(c, count - i, out + layout.scale_codes_at() + first + i);
+    const auto scale = hn::Mul(hn::Set(d, s), hn::Mul(hn::Mul(c, c), hn::Set(d, 0x1p-16f)));
+    hn::Store(InverseOf(scale), d, batch.inverse + i);
+  }
+}
+
+HWY_INLINE void Round(const KiviLayout& layout, int64_t first, int64_t count, Batch& batch,
+                      uint8_t* out) {
+  if (layout.two_level()) {
+    RoundToUnion(layout, first, count, batch, out);
+  } else {
+    RoundToF16(layout, first, count, batch, out);
+  }
+}
+
+// After the codes, which are 0 in such groups.
+HWY_INLINE void KeepEqualValues(const KiviLayout& layout, int64_t first, int64_t count,
+                                const Batch& batch, uint8_t* out) {
+  if (!layout.two_level()) return;
+  const uint8_t* codes = out + layout.scale_codes_at() + first;
+  if (std::find(codes, codes + count, 0) == codes + count) return;
+  const hn::CappedTag<float, 1> d1;
+  for (int64_t g = 0; g < count; ++g) {
+    if (codes[g] != 0) continue;
+    uint16_t bits;
+    ToF16Bits(d1, hn::Set(d1, batch.minimum[g]), &bits);
+    std::memcpy(out + layout.codes_at() + layout.word_of_group(first + g) * 4, &bits, sizeof bits);
+  }
+}
+
+HWY_INLINE hn::Vec<hn::RebindToSigned<Tag>> CodeOf(Vec x, Vec minimum, Vec inverse, Vec levels) {
+  const auto steps = hn::Mul(hn::Sub(x, minimum), inverse);
+  return hn::NearestInt(hn::Min(hn::Max(steps, hn::Zero(Tag())), levels));
+}
+
+// The words of one head's channels over a group of tokens; x is [group][head_size].
+HWY_INLINE void CodeColumns(const KiviLayout& layout, const Batch& batch, const float* x,
+                            int64_t begin, uint32_t* words) {
+  const Tag d;
+  const hn::RebindToUnsigned<Tag> d32;
+  const int64_t per_word = layout.codes_per_word();
+  const auto levels = hn::Set(d, static_cast<float>((1 << layout.bits) - 1));
+  for (int64_t i = 0; i < layout.head_size; i += Lanes()) {
+    const auto minimum = hn::Load(d, batch.minimum + i);
+    const auto inverse = hn::Load(d, batch.inverse + i);
+    uint32_t* to = words + i;
+    for (int64_t first = 0; first < layout.group; first += per_word, to += layout.channels()) {
+      auto word = hn::Zero(d32);
+      for (int64_t j = std::max<int64_t>(begin - first, 0); j < per_word; ++j) {
+        const auto value = hn::Load(d, x + (first + j) * layout.head_size + i);
+        const auto code = hn::BitCast(d32, CodeOf(value, minimum, inverse, levels));
+        word = hn::Or(word, hn::ShiftLeftSame(code, static_cast<int>(j) * layout.bits));
+      }
+      hn::StoreU(word, d32, to);
+    }
+  }
 }
 
 template <DType kType>
 bool EncodeOverTokens(const KiviLayout& layout, const SourceRows& source, uint8_t* out) {
-  const KeyTag d;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  const int64_t half = layout.head_size / 2;
-  const int64_t row_bytes = layout.channels() * DTypeBytes(kType);
-  const float* cos = source.rope == nullptr ? nullptr : source.rope->cos.data();
-  const float* sin = source.rope == nullptr ? nullptr : source.rope->sin.data();
-  HWY_ALIGN float low[kKiviGroupMax * 16];
-  HWY_ALIGN float high[kKiviGroupMax * 16];
-  for (int64_t group = 0; group < layout.tokens / layout.group; ++group) {
-    const int64_t first = group * layout.group;
+  const Tag d;
+  const int64_t channels = layout.channels();
+  const int64_t size = layout.head_size;
+  const Scratch tile(layout.group * size);
+  Batch batch(size);
+  float* x = tile.get();
+  for (int64_t first = 0; first < layout.tokens; first += layout.group) {
     const int64_t begin = std::max<int64_t>(source.skip - first, 0);
     for (int64_t head = 0; head < layout.heads; ++head) {
-      for (int64_t i = 0; i < half; i += lanes) {
-        const int64_t channel = head * layout.head_size + i;
-        Extent<KeyTag> low_extent(d);
-        Extent<KeyTag> high_extent(d);
-        for (int64_t t = begin; t < layout.group; ++t) {
-          const uint8_t* row = source.data + (first + t) * row_bytes;
-          // Columns are read against the grain: the hardware does not guess the next group.
-          const uint8_t* ahead = row + layout.group * row_bytes + channel * DTypeBytes(kType);
-          __builtin_prefetch(ahead, /*rw=*/0, /*locality=*/2);
-          __builtin_prefetch(ahead + half * DTypeBytes(kType), /*rw=*/0, /*locality=*/2);
-          auto a = LoadLanes<kType>(d, row, channel);
-          auto b = LoadLanes<kType>(d, row, channel + half);
-          if (cos != nullptr) {
-            const int64_t angle = (first + t) * half + i;
-            TurnLanesBack(hn::LoadU(d, cos + angle), hn::LoadU(d, sin + angle), a, b);
-          }
-          low_extent.Add(d, a);
-          high_extent.Add(d, b);
-          hn::Store(a, d, low + t * lanes);
-          hn::Store(b, d, high + t * lanes);
-        }
-        if (!EncodeColumns(layout, low_extent, low, group, begin, channel, out)) return false;
-        if (!EncodeColumns(layout, high_extent, high, group, begin, channel + half, out))
-          return false;
+      for (int64_t t = begin; t < layout.group; ++t) {
+        // The next head's values: the hardware does not guess them.
+        const uint8_t* next =
+            source.data + ((first + t) * channels + (head + 1) * size) * int64_t{DTypeBytes(kType)};
+        for (int64_t at = 0; at < size * int64_t{DTypeBytes(kType)}; at += 64)
+          __builtin_prefetch(next + at, /*rw=*/0, /*locality=*/3);
+        ReadHead<kType>(d, source, first + t, head * size, channels, size, x + t * size);
       }
+      for (int64_t i = 0; i < size; i += Lanes()) {
+        Extent extent;
+        for (int64_t t = begin; t < layout.group; ++t) extent.Add(hn::Load(d, x + t * size + i));
+        if (!extent.Fits()) return false;
+        hn::Store(extent.lowest, d, batch.lowest + i);
+        hn::Store(extent.highest, d, batch.highest + i);
+      }
+      const int64_t group = first / layout.group * channels + head * size;
+      Round(layout, group, size, batch, out);
+      auto* words = reinterpret_cast<uint32_t*>(out + layout.codes_at());
+      CodeColumns(layout, batch, x, begin, words + layout.word_of_group(group));
+      KeepEqualValues(layout, group, size, batch, out);
     }
   }
   return true;
-}
-
-template <DType kType>
-void DecodeOverTokens(const KiviLayout& layout, const uint8_t* in, const TargetRows& target) {
-  const KeyTag d;
-  const hn::RebindToUnsigned<KeyTag> d32;
-  const hn::RebindToSigned<KeyTag> di32;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  const int64_t half = layout.head_size / 2;
-  const int64_t channels = layout.channels();
-  const int64_t per_word = layout.codes_per_word();
-  const auto* scales = reinterpret_cast<const uint16_t*>(in);
-  const auto* minimums = reinterpret_cast<const uint16_t*>(in + layout.minimums_at());
-  const auto* words = reinterpret_cast<const uint32_t*>(in + layout.codes_at());
-  const float* cos = target.rope == nullptr ? nullptr : target.rope->cos.data();
-  const float* sin = target.rope == nullptr ? nullptr : target.rope->sin.data();
-  const auto mask = hn::Set(d32, (1u << layout.bits) - 1);
-  for (int64_t first = 0; first < layout.tokens; first += per_word) {
-    const int64_t begin = std::max<int64_t>(target.skip - first, 0);
-    for (int64_t head = 0; head < layout.heads; ++head) {
-      for (int64_t i = 0; i < half; i += lanes) {
-        const int64_t channel = head * layout.head_size + i;
-        const int64_t group = first / layout.group * channels + channel;
-        const int64_t word = first / per_word * channels + channel;
-        const auto low_scale = FromF16Bits(d, scales + group);
-        const auto low_minimum = FromF16Bits(d, minimums + group);
-        const auto low_word = hn::LoadU(d32, words + word);
-        const auto high_scale = FromF16Bits(d, scales + group + half);
-        const auto high_minimum = FromF16Bits(d, minimums + group + half);
-        const auto high_word = hn::LoadU(d32, words + word + half);
-        for (int64_t j = begin; j < per_word; ++j) {
-          const int shift = static_cast<int>(j) * layout.bits;
-          const auto low_code = hn::And(hn::ShiftRightSame(low_word, shift), mask);
-          const auto high_code = hn::And(hn::ShiftRightSame(high_word, shift), mask);
-          auto a =
-              hn::MulAdd(hn::ConvertTo(d, hn::BitCast(di32, low_code)), low_scale, low_minimum);
-          auto b =
-              hn::MulAdd(hn::ConvertTo(d, hn::BitCast(di32, high_code)), high_scale, high_minimum);
-          if (cos != nullptr) {
-            const int64_t angle = (first + j) * half + i;
-            TurnLanes(hn::LoadU(d, cos + angle), hn::LoadU(d, sin + angle), a, b);
-          }
-          StoreLanes<kType>(d, a, target.rows[first + j], channel);
-          StoreLanes<kType>(d, b, target.rows[first + j], channel + half);
-        }
-      }
-    }
-  }
 }
 
 // Vectors whose codes fit one word; bytes need no packing.
 template <int kBits>
 using ValueTag = hn::CappedTag<float, kBits == 4 ? 8 : 16>;
 
-template <DType kType, int kBits>
-bool EncodeOverChannels(const KiviLayout& layout, const SourceRows& source, uint8_t* out) {
+// The codes of `count` groups of neighbours.
+template <int kBits>
+HWY_INLINE void CodeRows(const KiviLayout& layout, const Batch& batch, const float* x,
+                         int64_t count, uint8_t* to) {
   const ValueTag<kBits> d;
   const hn::RebindToUnsigned<decltype(d)> d32;
   const hn::Rebind<uint8_t, decltype(d)> d8;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  const int64_t channels = layout.channels();
-  const int64_t groups = channels / layout.group;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   const int64_t code_bytes = lanes * kBits / 8;
   const auto shifts = hn::Mul(hn::Iota(d32, 0), hn::Set(d32, uint32_t{kBits}));
-  uint8_t* scales = out;
-  uint8_t* minimums = out + layout.minimums_at();
-  uint8_t* codes = out + layout.codes_at();
-  std::memset(scales, 0, source.skip * groups * 2);
-  std::memset(minimums, 0, source.skip * groups * 2);
-  std::memset(codes, 0, source.skip * channels * kBits / 8);
-  // Divisions are dear: the quantizers of as many groups at once as a vector has lanes.
-  HWY_ALIGN float extent[2][16] = {};
-  HWY_ALIGN float quantizer[2][16];
-  HWY_ALIGN uint16_t rounded[2][16];
-  for (int64_t token = source.skip; token < layout.tokens; ++token) {
-    const uint8_t* row = source.data + token * channels * DTypeBytes(kType);
-    uint8_t* to = codes + token * channels * kBits / 8;
-    for (int64_t first = 0; first < groups; first += lanes) {
-      const int64_t count = std::min(lanes, groups - first);
-      auto nan = hn::Zero(d);
-      for (int64_t g = 0; g < count; ++g) {
-        Extent<decltype(d)> one(d);
-        for (int64_t i = 0; i < layout.group; i += lanes)
-          one.Add(d, LoadLanes<kType>(d, row, (first + g) * layout.group + i));
-        nan = hn::Add(nan, one.nan);
-        extent[0][g] = hn::GetLane(hn::MinOfLanes(d, one.lowest));
-        extent[1][g] = hn::GetLane(hn::MaxOfLanes(d, one.highest));
-      }
-      Extent<decltype(d)> all(d);
-      all.lowest = hn::Load(d, extent[0]);
-      all.highest = hn::Load(d, extent[1]);
-      all.nan = nan;
-      if (!all.Fits(d)) return false;
-      auto q = MakeQuantizer(d, all.lowest, all.highest, (1 << kBits) - 1, rounded[0], rounded[1]);
-      std::memcpy(scales + (token * groups + first) * 2, rounded[0], count * 2);
-      std::memcpy(minimums + (token * groups + first) * 2, rounded[1], count * 2);
-      hn::Store(q.minimum, d, quantizer[0]);
-      hn::Store(q.inverse, d, quantizer[1]);
-      for (int64_t g = 0; g < count; ++g) {
-        q.minimum = hn::Set(d, quantizer[0][g]);
-        q.inverse = hn::Set(d, quantizer[1][g]);
-        for (int64_t i = 0; i < layout.group; i += lanes, to += code_bytes) {
-          const auto x = LoadLanes<kType>(d, row, (first + g) * layout.group + i);
-          const auto code = q.Code(d, x);
-          if constexpr (kBits == 8) {
-            hn::StoreU(hn::DemoteTo(d8, code), d8, to);
-          } else {
-            // The bits of the lanes are apart: their sum is their union.
-            const auto apart = hn::Shl(hn::BitCast(d32, code), shifts);
-            const uint32_t word = hn::GetLane(hn::SumOfLanes(d32, apart));
-            std::memcpy(to, &word, code_bytes);
-          }
-        }
+  const auto levels = hn::Set(d, static_cast<float>((1 << kBits) - 1));
+  for (int64_t g = 0; g < count; ++g) {
+    const auto minimum = hn::Set(d, batch.minimum[g]);
+    const auto inverse = hn::Set(d, batch.inverse[g]);
+    for (int64_t i = 0; i < layout.group; i += lanes, to += code_bytes) {
+      const auto steps = hn::Mul(hn::Sub(hn::Load(d, x + g * layout.group + i), minimum), inverse);
+      const auto code = hn::NearestInt(hn::Min(hn::Max(steps, hn::Zero(d)), levels));
+      if constexpr (kBits == 8) {
+        hn::StoreU(hn::DemoteTo(d8, code), d8, to);
+      } else {
+        // The bits of the lanes are apart: their sum is their union.
+        const auto apart = hn::Shl(hn::BitCast(d32, code), shifts);
+        const uint32_t word = hn::GetLane(hn::SumOfLanes(d32, apart));
+        std::memcpy(to, &word, code_bytes);
       }
     }
+  }
+}
+
+template <DType kType, int kBits>
+bool EncodeOverChannels(const KiviLayout& layout, const SourceRows& source, uint8_t* out) {
+  const Tag d;
+  const int64_t size = layout.head_size;
+  const int64_t per_head = size / layout.group;
+  const Scratch tile(layout.group * size);
+  Batch batch(size);
+  float* x = tile.get();
+  // Heads of all tokens, one after the other: a batch is `group` of them.
+  const int64_t rows = layout.tokens * layout.heads;
+  for (int64_t first = 0; first < rows; first += layout.group) {
+    const int64_t count = std::min(layout.group, rows - first);
+    for (int64_t r = 0; r < count; ++r) {
+      const int64_t token = (first + r) / layout.heads;
+      const int64_t head = (first + r) % layout.heads;
+      if (token < source.skip) {
+        std::fill_n(x + r * size, size, 0.0f);
+      } else {
+        ReadHead<kType>(d, source, token, head * size, layout.channels(), size, x + r * size);
+      }
+    }
+    const int64_t groups = count * per_head;
+    Extent all;
+    for (int64_t g = 0; g < groups; ++g) {
+      Extent extent;
+      for (int64_t i = 0; i < layout.group; i += Lanes())
+        extent.Add(hn::Load(d, x + g * layout.group + i));
+      batch.lowest[g] = hn::GetLane(hn::MinOfLanes(d, extent.lowest));
+      batch.highest[g] = hn::GetLane(hn::MaxOfLanes(d, extent.highest));
+      all.magnitude = hn::Max(all.magnitude, extent.magnitude);
+    }
+    if (!all.Fits()) return false;
+    for (int64_t g = groups; g < size; ++g) batch.lowest[g] = batch.highest[g] = 0.0f;
+    Round(layout, first * per_head, groups, batch, out);
+    CodeRows<kBits>(layout, batch, x, groups, out + layout.codes_at() + first * size * kBits / 8);
+    KeepEqualValues(layout, first * per_head, groups, batch, out);
   }
   return true;
 }
 
-template <DType kType, int kBits>
-void DecodeOverChannels(const KiviLayout& layout, const uint8_t* in, const TargetRows& target) {
-  const ValueTag<kBits> d;
-  const hn::RebindToUnsigned<decltype(d)> d32;
-  const hn::RebindToSigned<decltype(d)> di32;
-  const hn::Rebind<uint8_t, decltype(d)> d8;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+// Scales and minimums of groups from `first` on, `count` of them rounded up to vectors.
+HWY_INLINE void LoadScales(const KiviLayout& layout, const uint8_t* in, int64_t first,
+                           int64_t count, float* scale, float* minimum) {
+  const Tag d;
+  HWY_ALIGN uint16_t halves[2][16] = {};
+  for (int64_t i = 0; i < count; i += Lanes()) {
+    const int64_t some = std::min(count - i, Lanes());
+    std::memcpy(halves[0], in + (first + i) * 2, some * 2);
+    std::memcpy(halves[1], in + layout.minimums_at() + (first + i) * 2, some * 2);
+    hn::Store(FromF16Bits(d, halves[0]), d, scale + i);
+    hn::Store(FromF16Bits(d, halves[1]), d, minimum + i);
+  }
+}
+
+// The same of one union, which begins at `first`.
+HWY_INLINE void LoadUnion(const KiviLayout& layout, const uint8_t* in, int64_t first, int64_t count,
+                          float* scale, float* minimum) {
+  const Tag d;
+  const hn::CappedTag<float, 1> d1;
+  const hn::Rebind<uint8_t, Tag> d8;
+  const hn::Rebind<int8_t, Tag> di8;
+  const hn::RebindToSigned<Tag> di32;
+  HWY_ALIGN uint8_t bytes[2][16] = {};
+  uint16_t halves[2];
+  std::memcpy(&halves[0], in + first / layout.head_size * 2, 2);
+  std::memcpy(&halves[1], in + layout.minimums_at() + first / layout.head_size * 2, 2);
+  const auto s = hn::Set(d, hn::GetLane(FromF16Bits(d1, &halves[0])));
+  const auto m = hn::Set(d, hn::GetLane(FromF16Bits(d1, &halves[1])));
+  const uint8_t* codes = in + layout.scale_codes_at() + first;
+  for (int64_t i = 0; i < count; i += Lanes()) {
+    const int64_t some = std::min(count - i, Lanes());
+    std::memcpy(bytes[0], codes + i, some);
+    std::memcpy(bytes[1], in + layout.minimum_codes_at() + first + i, some);
+    const auto c = hn::ConvertTo(d, hn::PromoteTo(di32, hn::Load(d8, bytes[0])));
+    const auto n8 = hn::Load(di8, reinterpret_cast<const int8_t*>(bytes[1]));
+    const auto n = hn::ConvertTo(d, hn::PromoteTo(di32, n8));
+    hn::Store(hn::Mul(s, hn::Mul(hn::Mul(c, c), hn::Set(d, 0x1p-16f))), d, scale + i);
+    hn::Store(hn::Mul(m, hn::Mul(hn::Mul(n, hn::Abs(n)), hn::Set(d, 0x1p-14f))), d, minimum + i);
+  }
+  if (std::find(codes, codes + count, 0) == codes + count) return;
+  for (int64_t g = 0; g < count; ++g) {
+    if (codes[g] != 0) continue;
+    std::memcpy(halves, in + layout.codes_at() + layout.word_of_group(first + g) * 4, 2);
+    minimum[g] = hn::GetLane(FromF16Bits(d1, halves));
+  }
+}
+
+template <DType kType>
+void DecodeOverTokens(const KiviLayout& layout, const uint8_t* in, const TargetRows& target) {
+  const Tag d;
+  const hn::RebindToUnsigned<Tag> d32;
+  const hn::RebindToSigned<Tag> di32;
   const int64_t channels = layout.channels();
-  const int64_t groups = channels / layout.group;
-  const int64_t code_bytes = lanes * kBits / 8;
-  const auto shifts = hn::Mul(hn::Iota(d32, 0), hn::Set(d32, uint32_t{kBits}));
-  const auto mask = hn::Set(d32, (1u << kBits) - 1);
-  const uint8_t* minimums = in + layout.minimums_at();
-  HWY_ALIGN uint16_t half[2][16] = {};
-  HWY_ALIGN float full[2][16];
+  const int64_t size = layout.head_size;
+  const int64_t per_word = layout.codes_per_word();
+  const auto* words = reinterpret_cast<const uint32_t*>(in + layout.codes_at());
+  const auto mask = hn::Set(d32, (1u << layout.bits) - 1);
+  const Scratch scratch(2 * channels + size);
+  float* scale = scratch.get();
+  float* minimum = scale + channels;
   for (int64_t token = target.skip; token < layout.tokens; ++token) {
-    const uint8_t* from = in + layout.codes_at() + token * channels * kBits / 8;
-    uint8_t* row = target.rows[token];
-    for (int64_t group = 0; group < groups; ++group) {
-      // As many groups' scales at once as a vector has lanes.
-      const int64_t lane = group % lanes;
-      if (lane == 0) {
-        const int64_t count = std::min(lanes, groups - group);
-        std::memcpy(half[0], in + (token * groups + group) * 2, count * 2);
-        std::memcpy(half[1], minimums + (token * groups + group) * 2, count * 2);
-        hn::Store(FromF16Bits(d, half[0]), d, full[0]);
-        hn::Store(FromF16Bits(d, half[1]), d, full[1]);
+    if (token == target.skip || token % layout.group == 0) {
+      const int64_t first = token / layout.group * channels;
+      if (layout.two_level()) {
+        for (int64_t i = 0; i < channels; i += size)
+          LoadUnion(layout, in, first + i, size, scale + i, minimum + i);
+      } else {
+        LoadScales(layout, in, first, channels, scale, minimum);
       }
-      const auto scale = hn::Set(d, full[0][lane]);
-      const auto minimum = hn::Set(d, full[1][lane]);
-      const int64_t channel = group * layout.group;
-      for (int64_t i = 0; i < layout.group; i += lanes, from += code_bytes) {
-        auto code = hn::Zero(di32);
-        if constexpr (kBits == 8) {
-          code = hn::PromoteTo(di32, hn::LoadU(d8, from));
-        } else {
-          uint32_t word = 0;
-          std::memcpy(&word, from, code_bytes);
-          code = hn::BitCast(di32, hn::And(hn::Shr(hn::Set(d32, word), shifts), mask));
-        }
-        StoreLanes<kType>(d, hn::MulAdd(hn::ConvertTo(d, code), scale, minimum), row, channel + i);
-      }
+    }
+    const uint32_t* row = words + token / per_word * channels;
+    const int shift = static_cast<int>(token % per_word) * layout.bits;
+    for (int64_t channel = 0; channel < channels; channel += size) {
+      WriteHead<kType>(
+          d, target, token, channel, size, minimum + channels, [&](int64_t i) HWY_ATTR {
+            const int64_t at = channel + i;
+            const auto word = hn::LoadU(d32, row + at);
+            const auto code = hn::And(hn::ShiftRightSame(word, shift), mask);
+            const auto steps = hn::ConvertTo(d, hn::BitCast(di32, code));
+            return hn::Add(hn::Mul(steps, hn::Load(d, scale + at)), hn::Load(d, minimum + at));
+          });
     }
   }
 }
 
-// Whether the vectors of this instruction set fit the layout.
-bool Fits(const KiviLayout& layout, bool turned) {
-  // A vector's codes must fill whole bytes: four lanes of 2 bits do, Highway's one-lane target not.
-  if (layout.axis == GroupAxis::kChannels) return !turned && hn::Lanes(ValueTag<4>()) >= 4;
-  const KeyTag d;
-  return layout.head_size % 2 == 0 &&
-         layout.head_size / 2 % static_cast<int64_t>(hn::Lanes(d)) == 0;
+// As many codes of neighbours as a vector has lanes.
+template <int kBits>
+HWY_INLINE hn::Vec<hn::RebindToSigned<Tag>> LoadCodes(const uint8_t* from) {
+  const Tag d;
+  const hn::RebindToUnsigned<Tag> d32;
+  const hn::RebindToSigned<Tag> di32;
+  const hn::Rebind<uint8_t, Tag> d8;
+  if constexpr (kBits == 8) {
+    return hn::PromoteTo(di32, hn::LoadU(d8, from));
+  } else if constexpr (kBits == 4 && hn::MaxLanes(Tag()) == 16) {
+    // Two words, each to its half of the lanes.
+    uint32_t two[2];
+    std::memcpy(two, from, sizeof two);
+    const auto half = hn::Lt(hn::Iota(d32, 0), hn::Set(d32, 8u));
+    const auto word = hn::IfThenElse(half, hn::Set(d32, two[0]), hn::Set(d32, two[1]));
+    const auto shifts = hn::ShiftLeft<2>(hn::And(hn::Iota(d32, 0), hn::Set(d32, 7u)));
+    return hn::BitCast(di32, hn::And(hn::Shr(word, shifts), hn::Set(d32, 15u)));
+  } else {
+    uint32_t word = 0;
+    std::memcpy(&word, from, hn::Lanes(d) * kBits / 8);
+    const auto shifts = hn::Mul(hn::Iota(d32, 0), hn::Set(d32, uint32_t{kBits}));
+    const auto mask = hn::Set(d32, (1u << kBits) - 1);
+    return hn::BitCast(di32, hn::And(hn::Shr(hn::Set(d32, word), shifts), mask));
+  }
+}
+
+template <DType kType, int kBits>
+void DecodeOverChannels(const KiviLayout& layout, const uint8_t* in, const TargetRows& target) {
+  const Tag d;
+  const int64_t size = layout.head_size;
+  const int group_bits = std::countr_zero(static_cast<uint64_t>(layout.group));
+  const int64_t per_head = size / layout.group;
+  const Scratch scratch(3 * size);
+  float* scale = scratch.get();
+  float* minimum = scale + size;
+  const int64_t rows = layout.tokens * layout.heads;
+  for (int64_t first = 0; first < rows; first += layout.group) {
+    const int64_t end = std::min(first + layout.group, rows);
+    if (end <= target.skip * layout.heads) continue;
+    const int64_t groups = (end - first) * per_head;
+    if (layout.two_level()) {
+      LoadUnion(layout, in, first * per_head, groups, scale, minimum);
+    } else {
+      LoadScales(layout, in, first * per_head, groups, scale, minimum);
+    }
+    for (int64_t row = std::max(first, target.skip * layout.heads); row < end; ++row) {
+      const uint8_t* codes = in + layout.codes_at() + row * size * kBits / 8;
+      const int64_t group = (row - first) * per_head;
+      WriteHead<kType>(
+          d, target, row / layout.heads, row % layout.heads * size, size, minimum + size,
+          [&](int64_t i) HWY_ATTR {
+            const int64_t g = group + (i >> group_bits);
+            const auto steps = hn::ConvertTo(d, LoadCodes<kBits>(codes + i * kBits / 8));
+            return hn::Add(hn::Mul(steps, hn::Set(d, scale[g])), hn::Set(d, minimum[g]));
+          });
+    }
+  }
+}
+
+// Whether the vectors of this instruction set fit the layout. Four lanes of 2 bits fill a byte;
+// Highway's one-lane target does not.
+bool Fits(const KiviLayout& layout, bool hadamard) {
+  return hn::Lanes(ValueTag<4>()) >= 4 && HeadFits(Tag(), layout.head_size, hadamard);
 }
 
 template <DType kType>
@@ -331,14 +514,14 @@ void DecodeOf(const KiviLayout& layout, const uint8_t* in, const TargetRows& tar
 }
 
 bool Encode(const KiviLayout& layout, const SourceRows& source, uint8_t* out) {
-  if (!Fits(layout, source.rope != nullptr)) return KiviEncodeScalar(layout, source, out);
+  if (!Fits(layout, source.hadamard)) return KiviEncodeScalar(layout, source, out);
   if (source.dtype == DType::kF32) return EncodeOf<DType::kF32>(layout, source, out);
   if (source.dtype == DType::kF16) return EncodeOf<DType::kF16>(layout, source, out);
   return EncodeOf<DType::kBf16>(layout, source, out);
 }
 
 void Decode(const KiviLayout& layout, const uint8_t* in, const TargetRows& target) {
-  if (!Fits(layout, target.rope != nullptr)) return KiviDecodeScalar(layout, in, target);
+  if (!Fits(layout, target.hadamard)) return KiviDecodeScalar(layout, in, target);
   if (target.dtype == DType::kF32) return DecodeOf<DType::kF32>(layout, in, target);
   if (target.dtype == DType::kF16) return DecodeOf<DType::kF16>(layout, in, target);
   DecodeOf<DType::kBf16>(layout, in, target);

@@ -17,8 +17,8 @@ namespace {
 using kernels::RandomFloats;
 
 KiviLayout Layout(int bits, int64_t group, GroupAxis axis, int64_t tokens, int64_t heads,
-                  int64_t head_size) {
-  auto layout = MakeKiviLayout(bits, group, axis, tokens, heads, head_size);
+                  int64_t head_size, GroupScales scales = GroupScales::kF16) {
+  auto layout = MakeKiviLayout(bits, group, axis, tokens, heads, head_size, scales);
   EXPECT_TRUE(layout.ok()) << layout.status();
   return *layout;
 }
@@ -84,6 +84,36 @@ TEST(Kivi, BytesOfATokenOfLlama8B) {
     const KiviLayout values = Layout(bits, 32, GroupAxis::kChannels, 64, 8, 128);
     EXPECT_EQ(32 * (keys.bytes() + values.bytes()) / 64, bytes);
   }
+  const auto two_level = [](int bits, GroupAxis axis) {
+    return Layout(bits, 32, axis, 64, 8, 128, GroupScales::kTwoLevel).bytes();
+  };
+  // 2 bits and 8 + 8 for 32 values; 32 bits for 128 * 32 values.
+  EXPECT_EQ(two_level(2, GroupAxis::kTokens), 64 * 1024 * 2.5 / 8 + 64);
+  EXPECT_EQ(two_level(4, GroupAxis::kChannels), 64 * 1024 * 4.5 / 8 + 64);
+}
+
+// Words worked out by hand: m = 4 (of the minimum -4), s = f16 up of 12 * 65536 / 65025 / 3.
+TEST(Kivi, TwoLevelGoldenVector) {
+  const KiviLayout layout = Layout(2, 32, GroupAxis::kChannels, 2, 1, 32, GroupScales::kTwoLevel);
+  std::vector<float> values(64, 2.5f);  // the second token: equal values
+  for (int i = 0; i < 32; ++i) values[i] = static_cast<float>(i % 4) * 4.0f - 4.0f;
+  for (const bool scalar : {true, false}) {
+    std::vector<uint8_t> out(layout.bytes(), 0xee);
+    ASSERT_TRUE(scalar ? KiviEncodeScalar(layout, F32Source(values), out.data())
+                       : KiviEncode(layout, F32Source(values), out.data()));
+    EXPECT_EQ(layout.unions(), 1);
+    EXPECT_EQ(At<uint16_t>(out, 0), 0x4409);                     // 4.03515625
+    EXPECT_EQ(At<uint16_t>(out, layout.minimums_at()), 0x4400);  // 4
+    EXPECT_EQ(out[layout.scale_codes_at()], 255);
+    EXPECT_EQ(out[layout.scale_codes_at() + 1], 0);
+    EXPECT_EQ(out[layout.minimum_codes_at()], 0x80);              // -128
+    EXPECT_EQ(At<uint32_t>(out, layout.codes_at()), 0xe4e4e4e4);  // 0, 1, 2, 3, ...
+    EXPECT_EQ(At<uint32_t>(out, layout.codes_at() + 8), 0x4100);  // f16 of 2.5
+    EXPECT_EQ(layout.bytes(), 2 + 2 + 2 + 2 + 16);
+    const std::vector<float> back = DecodeF32(layout, out);
+    for (int i = 0; i < 32; ++i) EXPECT_NEAR(back[i], values[i], 0.02);
+    for (int i = 32; i < 64; ++i) EXPECT_EQ(back[i], 2.5f);
+  }
 }
 
 struct Case {
@@ -94,24 +124,34 @@ struct Case {
   DType dtype;
   bool turned;
   int64_t skip;
+  GroupScales scales;
+  bool hadamard;
 };
 
 // Shapes that fit vectors and shapes that do not, all types, with zeros of both signs and groups of
 // one value.
 std::vector<Case> Cases() {
+  constexpr auto kKeys = GroupAxis::kTokens, kValues = GroupAxis::kChannels;
   std::vector<Case> cases;
+  const auto add = [&](int bits, DType dtype, int64_t skip, GroupScales scales, bool had) {
+    for (bool turned : {false, true}) {
+      cases.push_back({bits, 32, kKeys, 64, 2, 64, dtype, turned, skip, scales, had});
+      cases.push_back({bits, 64, kKeys, 64, 3, 20, dtype, turned, skip, scales, had});
+      cases.push_back({bits, 128, kKeys, 128, 1, 32, dtype, turned, skip, scales, had});
+    }
+    cases.push_back({bits, 32, kKeys, 32, 2, 96, dtype, true, skip, scales, had});
+    cases.push_back({bits, 32, kValues, 33, 3, 96, dtype, false, skip, scales, had});
+    cases.push_back({bits, 64, kValues, 32, 2, 64, dtype, false, skip, scales, had});
+    cases.push_back({bits, 128, kValues, 5, 20, 128, dtype, false, skip, scales, had});
+    cases.push_back({bits, 32, kValues, 8, 1, 32, dtype, true, skip, scales, had});
+    cases.push_back({bits, 128, kValues, 5, 1, 256, dtype, false, skip, scales, had});
+  };
   for (int bits : {2, 4, 8}) {
     for (DType dtype : {DType::kF32, DType::kF16, DType::kBf16}) {
       for (int64_t skip : {0, 4}) {
-        for (bool turned : {false, true}) {
-          cases.push_back({bits, 32, GroupAxis::kTokens, 64, 2, 64, dtype, turned, skip});
-          cases.push_back({bits, 64, GroupAxis::kTokens, 64, 3, 20, dtype, turned, skip});
-          cases.push_back({bits, 128, GroupAxis::kTokens, 128, 1, 32, dtype, turned, skip});
+        for (const GroupScales scales : {GroupScales::kF16, GroupScales::kTwoLevel}) {
+          for (bool had : {false, true}) add(bits, dtype, skip, scales, had);
         }
-        cases.push_back({bits, 32, GroupAxis::kChannels, 33, 3, 96, dtype, false, skip});
-        cases.push_back({bits, 64, GroupAxis::kChannels, 32, 2, 64, dtype, false, skip});
-        cases.push_back({bits, 128, GroupAxis::kChannels, 5, 20, 128, dtype, false, skip});
-        cases.push_back({bits, 32, GroupAxis::kChannels, 8, 1, 32, dtype, true, skip});
       }
     }
   }
@@ -124,8 +164,10 @@ TEST(Kivi, VectorsGiveTheBitsOfTheSpecification) {
     SCOPED_TRACE(testing::Message()
                  << c.bits << " bits, group " << c.group << ", tokens " << c.tokens << ", head "
                  << c.head_size << " " << DTypeName(c.dtype) << " turned " << c.turned << " skip "
-                 << c.skip);
-    const KiviLayout layout = Layout(c.bits, c.group, c.axis, c.tokens, c.heads, c.head_size);
+                 << c.skip << " two-level " << (c.scales == GroupScales::kTwoLevel) << " hadamard "
+                 << c.hadamard);
+    const KiviLayout layout =
+        Layout(c.bits, c.group, c.axis, c.tokens, c.heads, c.head_size, c.scales);
     const int64_t count = c.tokens * layout.channels();
     std::vector<float> values = RandomFloats(count, ++seed);
     for (int64_t i = 0; i < count; ++i) {
@@ -133,6 +175,9 @@ TEST(Kivi, VectorsGiveTheBitsOfTheSpecification) {
       if (i % 5 == 0) values[i] *= 1e-6f;
       if (i % 11 == 0) values[i] = i % 2 == 0 ? 0.0f : -0.0f;
       if (i % layout.channels() == 3) values[i] = -0.0f;
+      if (i % layout.channels() < 2) values[i] = 2.1f;
+      if (i / layout.channels() == 4 && i % layout.channels() >= c.head_size / 2)
+        values[i] = -3e-6f;
     }
     std::vector<uint8_t> raw(count * kernels::FloatBytes(c.dtype));
     kernels::CastFromFloat(c.dtype, values.data(), count, raw.data());
@@ -141,7 +186,7 @@ TEST(Kivi, VectorsGiveTheBitsOfTheSpecification) {
     const kernels::RopeTable* table = c.turned ? &rope : nullptr;
 
     std::vector<uint8_t> expected(layout.bytes(), 0xaa), actual(layout.bytes(), 0x55);
-    const SourceRows source{c.dtype, raw.data(), table, c.skip};
+    const SourceRows source{c.dtype, raw.data(), table, c.skip, c.hadamard};
     ASSERT_TRUE(KiviEncodeScalar(layout, source, expected.data()));
     ASSERT_TRUE(KiviEncode(layout, source, actual.data()));
     ASSERT_EQ(actual, expected);
@@ -153,8 +198,9 @@ TEST(Kivi, VectorsGiveTheBitsOfTheSpecification) {
       scalar_rows.push_back(scalar_out.data() + t * (raw.size() / c.tokens));
       vector_rows.push_back(vector_out.data() + t * (raw.size() / c.tokens));
     }
-    KiviDecodeScalar(layout, expected.data(), {c.dtype, scalar_rows.data(), table, c.skip});
-    KiviDecode(layout, expected.data(), {c.dtype, vector_rows.data(), table, c.skip});
+    KiviDecodeScalar(layout, expected.data(),
+                     {c.dtype, scalar_rows.data(), table, c.skip, c.hadamard});
+    KiviDecode(layout, expected.data(), {c.dtype, vector_rows.data(), table, c.skip, c.hadamard});
     ASSERT_EQ(vector_out, scalar_out);
     for (size_t i = 0; i < c.skip * (raw.size() / c.tokens); ++i) ASSERT_EQ(vector_out[i], 7);
   }
@@ -162,14 +208,18 @@ TEST(Kivi, VectorsGiveTheBitsOfTheSpecification) {
 
 TEST(Kivi, ErrorIsHalfAStep) {
   for (const GroupAxis axis : {GroupAxis::kTokens, GroupAxis::kChannels}) {
-    for (int bits : {2, 4, 8}) {
-      const KiviLayout layout = Layout(bits, 32, axis, 64, 2, 64);
+    for (int bits : {2, 4, 8, -2, -4, -8}) {  // below 0: two-level
+      const GroupScales scales = bits < 0 ? GroupScales::kTwoLevel : GroupScales::kF16;
+      bits = std::abs(bits);
+      const KiviLayout layout = Layout(bits, 32, axis, 64, 2, 64, scales);
       const std::vector<float> values = RandomFloats(64 * 128, 5);
       std::vector<uint8_t> out(layout.bytes());
       ASSERT_TRUE(KiviEncode(layout, F32Source(values), out.data()));
       const std::vector<float> back = DecodeF32(layout, out);
       // Half a step of the largest range, 2, and f16's rounding of minimum and scale.
-      const float most = 1.0f / static_cast<float>((1 << bits) - 1) + 2e-3f;
+      // Two-level codes near 255 and 128 are 0.8% and 1.6% apart.
+      float most = 1.0f / static_cast<float>((1 << bits) - 1) + 2e-3f;
+      if (layout.two_level()) most = most * 1.01f + 0.008f / static_cast<float>((1 << bits) - 1);
       float seen = 0.0f;
       for (size_t i = 0; i < values.size(); ++i)
         seen = std::max(seen, std::abs(back[i] - values[i]));
@@ -182,11 +232,23 @@ TEST(Kivi, ErrorIsHalfAStep) {
 TEST(Kivi, GroupsWithoutRangeAreExact) {
   for (const GroupAxis axis : {GroupAxis::kTokens, GroupAxis::kChannels}) {
     for (float value : {0.0f, -1.5f, 65504.0f, -65504.0f, 0x1p-24f, 3.140625f}) {
-      const KiviLayout layout = Layout(2, 32, axis, 32, 1, 32);
-      const std::vector<float> values(32 * 32, value);
-      std::vector<uint8_t> out(layout.bytes());
-      ASSERT_TRUE(KiviEncode(layout, F32Source(values), out.data()));
-      EXPECT_EQ(DecodeF32(layout, out), values);
+      for (const GroupScales scales : {GroupScales::kF16, GroupScales::kTwoLevel}) {
+        const KiviLayout layout = Layout(2, 32, axis, 32, 1, 64, scales);
+        std::vector<float> values(32 * 64, value);
+        // Neighbours that are not equal change nothing for those that are.
+        const auto is_other = [&](int i) {
+          return axis == GroupAxis::kTokens ? i % 64 == 7 : i < 2 * 32;
+        };
+        for (int i = 0; i < 32 * 64; ++i)
+          if (is_other(i)) values[i] = static_cast<float>(i % 5) - 1.0f;
+        std::vector<uint8_t> out(layout.bytes());
+        ASSERT_TRUE(KiviEncode(layout, F32Source(values), out.data()));
+        const std::vector<float> back = DecodeF32(layout, out);
+        for (int i = 0; i < 32 * 64; ++i) {
+          if (is_other(i)) continue;
+          ASSERT_EQ(back[i], value) << i;
+        }
+      }
     }
   }
 }
@@ -238,6 +300,27 @@ TEST(Kivi, ChecksScalesAndMinimums) {
       const std::string text(KiviCheck(layout, "p", in.data()).message());
       EXPECT_NE(text.find("part p: minimum of group " + std::to_string(group)), text.npos) << text;
     }
+  }
+}
+
+TEST(Kivi, ChecksTwoLevelScales) {
+  for (const GroupAxis axis : {GroupAxis::kTokens, GroupAxis::kChannels}) {
+    const KiviLayout layout = Layout(4, 32, axis, 64, 3, 32, GroupScales::kTwoLevel);
+    const auto message = [&](int64_t at, uint16_t bits, int64_t zero_code = -1) {
+      std::vector<uint8_t> in(layout.bytes(), 1);
+      if (zero_code >= 0) in[layout.scale_codes_at() + zero_code] = 0;
+      std::memcpy(in.data() + at, &bits, 2);
+      return std::string(KiviCheck(layout, "p", in.data()).message());
+    };
+    EXPECT_EQ(message(0, 0x101), "");
+    EXPECT_EQ(message(2, 0x7c00), "part p: scale of head 1: inf is negative or not finite");
+    EXPECT_EQ(message(4, 0xbc00), "part p: scale of head 2: -1 is negative or not finite");
+    EXPECT_EQ(message(layout.minimums_at(), 0x8001),
+              "part p: minimum of head 0: -5.96046e-08 is negative or not finite");
+    const int64_t value_at = layout.codes_at() + layout.word_of_group(100) * 4;
+    EXPECT_EQ(message(value_at, 0xfc00), "");  // codes, where the group has a scale
+    EXPECT_EQ(message(value_at, 0x3c00, 100), "");
+    EXPECT_EQ(message(value_at, 0xfc00, 100), "part p: value of group 100: -inf is not finite");
   }
 }
 

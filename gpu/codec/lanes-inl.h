@@ -1,4 +1,5 @@
-// Vectors of fp32 from and to a part's dtype. Included once per instruction set (Highway's -inl
+// Vectors of fp32 from and to a part's dtype, and whole heads: the vectors of part_rows.h and
+// hadamard.h, bit for bit. Included once per instruction set (Highway's -inl
 // convention), hence the guard that lets it through again for each one.
 #if defined(KEDGE_GPU_CODEC_LANES_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef KEDGE_GPU_CODEC_LANES_INL_H_
@@ -7,8 +8,10 @@
 #define KEDGE_GPU_CODEC_LANES_INL_H_
 #endif
 
+#include <cmath>
 #include <cstdint>
 
+#include "gpu/codec/hadamard.h"
 #include "gpu/codec/part_rows.h"
 #include "hwy/highway.h"
 
@@ -112,6 +115,145 @@ HWY_INLINE void TurnLanesBack(V cos, V sin, V& low, V& high) {
   const V b = high;
   low = hn::Add(hn::Mul(a, cos), hn::Mul(b, sin));
   high = hn::Sub(hn::Mul(b, cos), hn::Mul(a, sin));
+}
+
+// The lanes i and i ^ kStep of a vector exchanged.
+template <int kStep, class D>
+HWY_INLINE hn::Vec<D> SwapLanes(D d, hn::Vec<D> x) {
+  (void)d;
+#if HWY_TARGET == HWY_SCALAR
+  return x;  // has one lane
+#else
+  if constexpr (kStep == 1) return hn::Shuffle2301(x);
+  if constexpr (kStep == 2) return hn::Shuffle1032(x);
+  if constexpr (kStep == 4) return hn::SwapAdjacentBlocks(x);
+  if constexpr (kStep == 8) return hn::ConcatLowerUpper(d, x, x);
+#endif
+}
+
+// One step of the Hadamard transform inside a vector: a + b and a - b of each pair of lanes.
+template <int kStep, class D>
+HWY_INLINE hn::Vec<D> AddAndSubtractLanes(D d, hn::Vec<D> x) {
+  if constexpr (kStep < hn::MaxLanes(D())) {
+    const hn::RebindToUnsigned<D> d32;
+    const auto upper = hn::And(hn::Iota(d32, 0), hn::Set(d32, uint32_t{kStep}));
+    const auto sign = hn::IfThenElse(hn::RebindMask(d, hn::Eq(upper, hn::Zero(d32))),
+                                     hn::Set(d, 1.0f), hn::Set(d, -1.0f));
+    return hn::MulAdd(x, sign, SwapLanes<kStep>(d, x));  // the product is exact
+  } else {
+    return x;
+  }
+}
+
+// Hadamard (hadamard.h) of as many values as kVectors vectors hold, in place.
+template <int kVectors, class D>
+HWY_INLINE void HadamardVectors(D d, float* x) {
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  hn::Vec<D> v[kVectors];
+  for (int i = 0; i < kVectors; ++i) {
+    v[i] = hn::Load(d, x + i * lanes);
+    v[i] = AddAndSubtractLanes<1>(d, v[i]);
+    v[i] = AddAndSubtractLanes<2>(d, v[i]);
+    v[i] = AddAndSubtractLanes<4>(d, v[i]);
+    v[i] = AddAndSubtractLanes<8>(d, v[i]);
+  }
+  for (int step = 1; step < kVectors; step *= 2) {
+    for (int i = 0; i < kVectors; ++i) {
+      if ((i & step) != 0) continue;
+      const auto a = v[i];
+      const auto b = v[i + step];
+      v[i] = hn::Add(a, b);
+      v[i + step] = hn::Sub(a, b);
+    }
+  }
+  const auto norm =
+      hn::Set(d, 1.0f / std::sqrt(static_cast<float>(kVectors) * static_cast<float>(lanes)));
+  for (int i = 0; i < kVectors; ++i) hn::Store(hn::Mul(v[i], norm), d, x + i * lanes);
+}
+
+// Whether HadamardLanes can: blocks of one to 16 whole vectors.
+template <class D>
+bool HadamardFits(D d, int64_t head_size) {
+  const int64_t vectors = HadamardBlock(head_size) / static_cast<int64_t>(hn::Lanes(d));
+  return vectors >= 1 && vectors <= 16;
+}
+
+// The same bits as Hadamard; x is aligned.
+template <class D>
+HWY_NOINLINE void HadamardLanes(D d, int64_t head_size, float* x) {
+  const int64_t block = HadamardBlock(head_size);
+  const int64_t vectors = block / static_cast<int64_t>(hn::Lanes(d));
+  for (float* end = x + head_size; x < end; x += block) {
+    if (vectors == 1) HadamardVectors<1>(d, x);
+    if (vectors == 2) HadamardVectors<2>(d, x);
+    if (vectors == 4) HadamardVectors<4>(d, x);
+    if (vectors == 8) HadamardVectors<8>(d, x);
+    if (vectors == 16) HadamardVectors<16>(d, x);
+  }
+}
+
+// One head of a part, as ReadRow reads it. `channel` is its first in the row; `to` is aligned.
+template <DType kType, class D>
+HWY_INLINE void ReadHead(D d, const SourceRows& source, int64_t token, int64_t channel,
+                         int64_t channels, int64_t head_size, float* to) {
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  const uint8_t* row = source.data + token * channels * DTypeBytes(kType);
+  if (source.rope == nullptr) {
+    for (int64_t i = 0; i < head_size; i += lanes)
+      hn::Store(LoadLanes<kType>(d, row, channel + i), d, to + i);
+  } else {
+    const int64_t half = head_size / 2;
+    const float* cos = source.rope->cos.data() + token * half;
+    const float* sin = source.rope->sin.data() + token * half;
+    for (int64_t i = 0; i < half; i += lanes) {
+      auto low = LoadLanes<kType>(d, row, channel + i);
+      auto high = LoadLanes<kType>(d, row, channel + i + half);
+      TurnLanesBack(hn::LoadU(d, cos + i), hn::LoadU(d, sin + i), low, high);
+      hn::Store(low, d, to + i);
+      hn::Store(high, d, to + i + half);
+    }
+  }
+  if (source.hadamard) HadamardLanes(d, head_size, to);
+}
+
+// One head of a part, as WriteRow writes it. `value(i)` gives the values from i on; `scratch` is
+// aligned and has room for a head.
+template <DType kType, class D, class Value>
+HWY_INLINE void WriteHead(D d, const TargetRows& target, int64_t token, int64_t channel,
+                          int64_t head_size, float* scratch, const Value& value) {
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  uint8_t* row = target.rows[token];
+  const int64_t half = head_size / 2;
+  const auto turned = [&](const auto& from) HWY_ATTR {
+    if (target.rope == nullptr) {
+      for (int64_t i = 0; i < head_size; i += lanes)
+        StoreLanes<kType>(d, from(i), row, channel + i);
+      return;
+    }
+    const float* cos = target.rope->cos.data() + token * half;
+    const float* sin = target.rope->sin.data() + token * half;
+    for (int64_t i = 0; i < half; i += lanes) {
+      auto low = from(i);
+      auto high = from(i + half);
+      TurnLanes(hn::LoadU(d, cos + i), hn::LoadU(d, sin + i), low, high);
+      StoreLanes<kType>(d, low, row, channel + i);
+      StoreLanes<kType>(d, high, row, channel + i + half);
+    }
+  };
+  if (!target.hadamard) {
+    turned(value);
+    return;
+  }
+  for (int64_t i = 0; i < head_size; i += lanes) hn::Store(value(i), d, scratch + i);
+  HadamardLanes(d, head_size, scratch);
+  turned([&](int64_t i) HWY_ATTR { return hn::Load(d, scratch + i); });
+}
+
+// Whether ReadHead and WriteHead can.
+template <class D>
+bool HeadFits(D d, int64_t head_size, bool hadamard) {
+  return head_size % 2 == 0 && head_size / 2 % static_cast<int64_t>(hn::Lanes(d)) == 0 &&
+         (!hadamard || HadamardFits(d, head_size));
 }
 
 }  // namespace HWY_NAMESPACE

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "gpu/codec/hadamard.h"
 #include "gpu/kernels/cast.h"
 
 namespace kedge::codec {
@@ -36,11 +37,13 @@ void ReadRow(const SourceRows& source, int64_t token, int64_t heads, int64_t hea
   kernels::CastToFloat(source.dtype,
                        source.data + token * width * kernels::FloatBytes(source.dtype), width, row);
   if (source.rope != nullptr) Turn(*source.rope, token, heads, head_size, -1.0f, row);
+  if (source.hadamard) Hadamard(heads, head_size, row);
 }
 
 void WriteRow(const TargetRows& target, int64_t token, int64_t heads, int64_t head_size,
               const float* row) {
   std::vector<float> values(row, row + heads * head_size);
+  if (target.hadamard) Hadamard(heads, head_size, values.data());
   if (target.rope != nullptr) Turn(*target.rope, token, heads, head_size, 1.0f, values.data());
   if (target.dtype == DType::kF16) {
     for (float& value : values) value = std::clamp(value, -kF16Max, kF16Max);

@@ -1,8 +1,9 @@
 // Where a codec reads a part's values and where it writes them.
 //
-// A part is [tokens][kv_heads * head_size]. Keys may be turned on the way: un-rotated when they are
-// read, rotated when they are written, in fp32, as kernels::Rope does it (each product rounded, no
-// fused multiply-add), so that every instruction set gives the same bits.
+// A part is [tokens][kv_heads * head_size]. On the way values become fp32 and keys may be turned:
+// un-rotated when they are read, rotated when they are written, as kernels::Rope does it (each
+// product rounded, no fused multiply-add). Behind the turning, so nearest to the codec, a Hadamard
+// transform may stand (hadamard.h). Every instruction set gives the same bits.
 #pragma once
 
 #include <cstdint>
@@ -17,6 +18,7 @@ struct SourceRows {
   const uint8_t* data = nullptr;
   const kernels::RopeTable* rope = nullptr;  // turn back by these angles; null: as they are
   int64_t skip = 0;                          // the first tokens are not looked at
+  bool hadamard = false;                     // transform each head, turned back
 };
 
 // Tokens may lie in pages: rows[t] is token t's row. Rounds to nearest, ties to even; what passes
@@ -26,6 +28,7 @@ struct TargetRows {
   uint8_t* const* rows = nullptr;
   const kernels::RopeTable* rope = nullptr;  // turn by these angles; null: as they are
   int64_t skip = 0;                          // the first tokens are not written
+  bool hadamard = false;                     // transform each head, before it is turned
 };
 
 inline constexpr float kF16Max = 65504.0f;
