@@ -84,7 +84,10 @@ class NodePutWaitTest : public NodeTest {
     world_.ssd = &disk_;
     StartWithSsd();
   }
-  void TearDown() override { disk_.Open(); }
+  void TearDown() override {
+    disk_.Open();
+    world_.Stop();  // before disk_ goes, whose syncs the writer waits for
+  }
 
   // Fills host memory with blocks that the SSD does not have; the number of them.
   uint64_t Fill(TestClient& client) {
