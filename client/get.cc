@@ -9,14 +9,32 @@
 #include "client/lookup.h"
 
 namespace kedge {
+namespace {
+
+// The most that one part of the model can have in any of the accepted variants.
+uint64_t MaxPartBytes(const GetOperation::Question& question) {
+  uint64_t most = question.shape->raw_part_bytes();
+  for (const codec::CodecChain& chain : question.chains) {
+    for (const Component component : {Component::kK, Component::kV}) {
+      const auto bytes = chain.MaxPartBytes(*question.shape, component, /*sequence_start=*/true);
+      if (bytes.ok()) most = std::max(most, *bytes);
+    }
+  }
+  return most;
+}
+
+}  // namespace
 
 GetOperation::GetOperation(Question question, uint64_t window_bytes, int64_t deadline_us)
     : Operation(static_cast<uint32_t>(question.items.size()), deadline_us),
       question_(std::move(question)),
       progress_(question_.items.size()) {
-  raw_only_ = question_.shape.has_value() &&
-              std::all_of(question_.variants.begin(), question_.variants.end(),
-                          [](const Variant& variant) { return variant == Variant::Raw(); });
+  const auto raw = [](const Variant& variant) { return variant == Variant::Raw(); };
+  const bool decodes = question_.chains.size() == question_.variants.size();
+  if (question_.shape &&
+      (decodes || std::all_of(question_.variants.begin(), question_.variants.end(), raw))) {
+    part_bytes_max_ = MaxPartBytes(question_);
+  }
   if (question_.group_parts != 0) {
     groups_ = (question_.part_count + question_.group_parts - 1) / question_.group_parts;
   }
@@ -33,12 +51,14 @@ uint32_t GetOperation::GroupParts(uint32_t group) const {
 // The most that the parts of one group can take in an item's buffer.
 uint64_t GetOperation::RangeBytes(uint32_t item, uint32_t group) const {
   const uint64_t room = question_.items[item].to.bytes();
-  if (!raw_only_) return room;
+  if (part_bytes_max_ == 0) return room;
   const uint64_t part_bytes = question_.shape->raw_part_bytes();
   const uint64_t before = uint64_t{group} * question_.group_parts * part_bytes;
   const uint32_t parts = question_.part_count == 0
                              ? question_.shape->part_count() - question_.part_begin
                              : GroupParts(group);
+  // A lossy variant's parts land elsewhere; what they become is checked with the header.
+  if (!question_.chains.empty()) return parts * part_bytes_max_;
   return std::min(parts * part_bytes, room > before ? room - before : 0);
 }
 
@@ -127,6 +147,7 @@ void GetOperation::SendGet(Engine& engine, Sub& sub) {
     target.part_count = sub.part_count;
     target.shape = question_.shape ? &*question_.shape : nullptr;
     target.accepted = question_.variants;
+    target.keep_encoded = !question_.chains.empty();
     sub.landings[i].Start(target);
   }
   EncodeGet(body, engine.Body());
@@ -183,17 +204,30 @@ void GetOperation::OnLanding(Engine& engine, Sub& sub, uint32_t index) {
   ItemResult result;
   result.code = landing.code();
   result.tier = landing.tier();
-  if (landing.code() == ResultCode::kCorrupt) engine.CountCorrupt();
-  if (landing.code() != ResultCode::kOk) {
-    EndItem(item, result, landing.text());
-  } else if (progress.has_root && progress.root != landing.header().root) {
-    engine.CountCorrupt();
-    EndItem(item, ResultCode::kCorrupt, "layers of one fetch came from two copies that differ");
+  std::string text = landing.text();
+  if (result.code == ResultCode::kOk) {
+    if (progress.has_root && progress.root != landing.header().root) {
+      result.code = ResultCode::kCorrupt;
+      text = "layers of one fetch came from two copies that differ";
+    } else if (landing.kept_encoded()) {
+      if (const absl::Status status = Decode(landing, item); !status.ok()) {
+        result.code = ResultCode::kCorrupt;
+        text = std::string(status.message());
+      }
+    }
+  }
+  if (result.code == ResultCode::kCorrupt) engine.CountCorrupt();
+  if (result.code != ResultCode::kOk) {
+    progress.rope.reset();
+    EndItem(item, result, text);
   } else {
     progress.has_root = true;
     progress.root = landing.header().root;
-    progress.bytes += landing.bytes();
+    progress.bytes += landing.kept_encoded() ? (landing.part_end() - landing.part_begin()) *
+                                                   question_.shape->raw_part_bytes()
+                                             : landing.bytes();
     if (--progress.ranges_left == 0) {
+      progress.rope.reset();
       result.fidelity = static_cast<uint8_t>(landing.header().fidelity);
       result.variant = static_cast<uint8_t>(landing.variant());
       result.exact = true;
@@ -202,6 +236,55 @@ void GetOperation::OnLanding(Engine& engine, Sub& sub, uint32_t index) {
     }
   }
   if (--sub.running == 0) OnSubEnded(engine, sub);
+}
+
+// Checks, decodes, rotates and scatters what landed.
+absl::Status GetOperation::Decode(const Landing& landing, uint32_t item) {
+  const BlockHeader& header = landing.header();
+  if (question_.lossy != nullptr && header.fidelity != Fidelity::kLossless) {
+    question_.lossy->Add(question_.items[item].block, header.variant);
+  }
+  std::unique_ptr<kernels::RopeTable>& rope = progress_[item].rope;
+  if (rope == nullptr && header.rope == RopeState::kUnrotated && !question_.rotation.none()) {
+    const int64_t tokens = question_.shape->block_tokens;
+    rope = std::make_unique<kernels::RopeTable>(
+        *question_.rotation.Table(question_.items[item].block * tokens, tokens));
+  }
+  std::span<const uint8_t> rest = landing.encoded();
+  for (uint32_t part = landing.part_begin(); part < landing.part_end(); ++part) {
+    const std::span<const uint8_t> bytes = rest.first(header.parts[part].bytes);
+    rest = rest.subspan(bytes.size());
+    if (absl::Status status = DecodePart(landing, item, part, bytes); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status GetOperation::DecodePart(const Landing& landing, uint32_t item, uint32_t part,
+                                      std::span<const uint8_t> bytes) {
+  const KvShape& shape = *question_.shape;
+  const uint64_t part_bytes = shape.raw_part_bytes();
+  const uint64_t row_bytes = part_bytes / shape.block_tokens;
+  const uint64_t offset = (part - question_.part_begin) * part_bytes;
+  const ScatterList& to = question_.items[item].to;
+  // Where the caller's pieces are pages of whole tokens, all of one size, they are written at once.
+  pages_.clear();
+  to.ForRange(offset, part_bytes, [&](std::span<uint8_t> run) { pages_.push_back(run); });
+  const uint64_t page_bytes = pages_[0].size();
+  const bool paged = page_bytes % row_bytes == 0 && part_bytes % page_bytes == 0 &&
+                     std::all_of(pages_.begin(), pages_.end(), [&](std::span<uint8_t> page) {
+                       return page.size() == page_bytes;
+                     });
+  if (!paged) {
+    page_.resize(part_bytes);
+    pages_.assign(1, page_);
+  }
+  const codec::PartPlace place = codec::PlaceOfPart(shape, part);
+  const codec::PartTask task{shape, place.layer, place.component, progress_[item].rope.get()};
+  const codec::PartPages pages{pages_, static_cast<int64_t>(pages_[0].size() / row_bytes)};
+  const codec::CodecChain& chain = question_.chains[landing.variant()];
+  absl::Status status = chain.DecodeFetchedPart(landing.header(), task, bytes, pages);
+  if (status.ok() && !paged) to.CopyIn(offset, page_);
+  return status;
 }
 
 void GetOperation::OnSubEnded(Engine& engine, Sub& sub) {

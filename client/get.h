@@ -5,6 +5,10 @@
 // each has landings (landing.h) of its own. An item ends with kOk when all its ranges have; it
 // fails with the first of them that does, and is left out of the later ones. All ranges of an item
 // must carry one root digest: they are of one and the same copy of the block.
+//
+// Blocks of a model may come as a lossy variant. Their parts land encoded; when a landing is whole
+// each part is checked against its digest, decoded, rotated to its true position and scattered into
+// the caller's memory, in one pass on the loop.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +20,9 @@
 #include "client/landing.h"
 #include "client/operation.h"
 #include "client/scatter.h"
+#include "client/variants.h"
+#include "gpu/codec/block_codec.h"
+#include "gpu/codec/codec_chain.h"
 #include "proto/messages.h"
 
 namespace kedge {
@@ -26,6 +33,7 @@ class GetOperation final : public Operation {
     BlockKey key;
     uint64_t placement = 0;
     ScatterList to;
+    uint32_t block = 0;  // of its sequence: where its first token stands
   };
   struct Question {
     std::vector<Item> items;
@@ -36,6 +44,10 @@ class GetOperation final : public Operation {
     // Layer groups, in parts; 0: all parts at once. With groups part_count is not 0.
     uint32_t group_parts = 0;
     uint32_t layer_parts = 1;  // parts of a layer, to count layers
+    // With lossy variants: the chain of each of `variants`, and how keys are rotated.
+    std::vector<codec::CodecChain> chains;
+    codec::KeyRotation rotation;
+    std::shared_ptr<LossyLog> lossy;  // is told what came back so; may be null
   };
   GetOperation(Question question, uint64_t window_bytes, int64_t deadline_us);
 
@@ -43,6 +55,9 @@ class GetOperation final : public Operation {
   void OnFrame(Engine& engine, uint64_t wire, uint32_t tag, const Frame& frame,
                std::span<const uint8_t> payload) override;
   void Abandon(Engine& engine, ResultCode code, std::string_view text) override;
+  std::string_view variant_name(uint8_t index) const override {
+    return index < question_.variants.size() ? question_.variants[index].view() : "raw";
+  }
 
  private:
   struct Sub {          // a sub-request under way; reused
@@ -66,6 +81,7 @@ class GetOperation final : public Operation {
     bool has_root = false;
     Digest128 root;
     uint64_t bytes = 0;
+    std::unique_ptr<kernels::RopeTable> rope;  // of its tokens, from its first lossy part on
   };
 
   void CutBatches(uint64_t window_bytes);
@@ -78,6 +94,9 @@ class GetOperation final : public Operation {
   Sub& FreeSub(uint32_t& tag);
   void SendGet(Engine& engine, Sub& sub);
   void OnLanding(Engine& engine, Sub& sub, uint32_t index);
+  absl::Status Decode(const Landing& landing, uint32_t item);
+  absl::Status DecodePart(const Landing& landing, uint32_t item, uint32_t part,
+                          std::span<const uint8_t> bytes);
   void OnSubEnded(Engine& engine, Sub& sub);
   void OnError(Engine& engine, Sub& sub, const Frame& frame);
 
@@ -92,9 +111,11 @@ class GetOperation final : public Operation {
   uint32_t subs_open_ = 0;
   std::vector<uint32_t> subs_left_;  // of each group, sub-requests that have not ended
   uint32_t groups_done_ = 0;         // leading groups that are there
-  bool raw_only_ = true;             // part sizes are known before the header comes
+  uint64_t part_bytes_max_ = 0;      // of any accepted variant; 0: not known before the header
   std::vector<Progress> progress_;
   GetItemBody item_body_;
+  std::vector<std::span<uint8_t>> pages_;
+  std::vector<uint8_t> page_;  // a part whose rows the caller's memory cuts
 };
 
 }  // namespace kedge

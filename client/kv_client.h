@@ -89,6 +89,14 @@ enum class Durability : uint32_t {
   kSsd = KEDGE_DURABILITY_SSD,
 };
 
+// What was lost on the way: a call names the lowest that it takes.
+enum class Fidelity : uint32_t {
+  kNone = KEDGE_FIDELITY_NONE,
+  kLossless = KEDGE_FIDELITY_LOSSLESS,
+  kQuantized = KEDGE_FIDELITY_QUANTIZED,
+  kPruned = KEDGE_FIDELITY_PRUNED,
+};
+
 using Key = kedge_key;          // 32 bytes
 using Item = kedge_item;        // code, tier, fidelity, provenance, variant, bytes
 using Segment = kedge_segment;  // {data, bytes}
@@ -221,6 +229,8 @@ class Request {
     std::vector<Item> all = items();
     return item < all.size() ? static_cast<Code>(all[item].code) : Code::kInvalid;
   }
+  // The codec chain that an item of a fetch came as; "raw" is the lossless one.
+  std::string variant(uint32_t item = 0) const { return kedge_request_variant(raw(), item); }
   // Why the first item that failed did; "" when none did. After it has ended.
   std::string text() const { return kedge_request_text(raw()); }
   kedge_request* raw() const { return handle_.get(); }
@@ -249,6 +259,8 @@ class Match {
   uint32_t blocks() const { return result_.blocks; }
   uint64_t tokens() const { return result_.tokens; }
   bool leased() const { return result_.lease != 0; }
+  // The lowest of the matched blocks: KV computed over them is no better.
+  Fidelity fidelity() const { return static_cast<Fidelity>(result_.fidelity); }
   const kedge_match_result& result() const { return result_; }
   void Release() {
     if (result_.lease != 0) (void)kedge_release(client_, std::exchange(result_.lease, 0));
@@ -263,6 +275,7 @@ struct MatchOptions {
   uint32_t lease_ms = 0;
   std::vector<std::string> variants;  // accepted, best first; empty: any lossless
   uint32_t deadline_ms = 0;
+  Fidelity lowest_fidelity = Fidelity::kNone;  // in place of names: see kedge_match_options
 };
 
 struct FetchOptions {
@@ -273,6 +286,7 @@ struct FetchOptions {
   uint32_t layer_group = 0;  // layers that arrive together, in order; 0: in any order
   std::vector<std::string> variants;
   uint32_t deadline_ms = 0;
+  Fidelity lowest_fidelity = Fidelity::kNone;
 };
 
 struct StoreOptions {
@@ -280,6 +294,9 @@ struct StoreOptions {
   uint32_t block_count = 0;
   Durability durability = Durability::kDefault;
   uint32_t deadline_ms = 0;
+  std::string variant;  // codec chain to store as; "": raw
+  // kLossless: the caller's promise that no lossy KV went into these blocks, whatever was fetched.
+  Fidelity computed_over = Fidelity::kNone;
 };
 
 // Caller memory for one block: segments that are filled, or read, one after the other.
@@ -352,6 +369,7 @@ class Sequence {
     c.variants = names.data();
     c.variant_count = static_cast<uint32_t>(names.size());
     c.deadline_ms = options.deadline_ms;
+    c.lowest_fidelity = static_cast<uint32_t>(options.lowest_fidelity);
     kedge_match_result result{};
     result.size = sizeof result;
     if (auto s = Status::Last(kedge_match(handle_.get(), &c, &result)); !s) return s;
@@ -373,6 +391,7 @@ class Sequence {
     c.variants = names.data();
     c.variant_count = static_cast<uint32_t>(names.size());
     c.deadline_ms = options.deadline_ms;
+    c.lowest_fidelity = static_cast<uint32_t>(options.lowest_fidelity);
     kedge_request* request = nullptr;
     if (auto s = Status::Last(kedge_fetch(handle_.get(), &c, &request)); !s) return s;
     return Request(request);
@@ -403,6 +422,8 @@ class Sequence {
     c.block_count = options.block_count;
     c.durability = static_cast<uint32_t>(options.durability);
     c.deadline_ms = options.deadline_ms;
+    c.computed_over = static_cast<uint32_t>(options.computed_over);
+    c.variant = options.variant.empty() ? nullptr : options.variant.c_str();  // of the caller's
     return c;
   }
   kedge_client* client_;
@@ -424,6 +445,9 @@ struct ModelOptions {
   double rope_theta = 0;  // 0: keys are not rotated
   std::string rope_scaling;
   std::string kv_scales_id;
+  // Lossy variants: the model's profile, a file; or the plain word that they may be used without.
+  std::string profile;
+  bool allow_unprofiled = false;
 };
 
 // Const calls on any thread. Must not outlive its Client (nor may its sequences).
@@ -514,6 +538,8 @@ class Client {
     c.head_size = options.head_size;
     c.block_tokens = options.block_tokens;
     c.components = options.components;
+    c.flags = options.allow_unprofiled ? KEDGE_MODEL_ALLOW_UNPROFILED : 0;
+    c.profile = options.profile.empty() ? nullptr : options.profile.c_str();
     kedge_model* model = nullptr;
     if (auto s = Status::Last(kedge_model_open(raw(), &c, &model)); !s) return s;
     return Model(raw(), model);

@@ -10,7 +10,7 @@ namespace kedge {
 
 void Landing::Start(const Target& target) {
   target_ = target;
-  ended_ = has_header_ = false;
+  ended_ = has_header_ = kept_ = false;
   in_order_ = true;
   code_ = ResultCode::kInternal;
   tier_ = TierId::kNone;
@@ -85,7 +85,9 @@ bool Landing::AcceptHeader(std::span<const uint8_t> encoded) {
     offset += header_.parts[part].bytes;
   }
   end_ = offset;
-  if (end_ - range_base_ > target_.to->bytes()) {
+  if (target_.keep_encoded && header_.variant != Variant::Raw()) {
+    if (!KeepEncoded(last - target_.range_begin)) return false;
+  } else if (end_ - range_base_ > target_.to->bytes()) {
     return Fail(ResultCode::kTooSmall,
                 absl::StrCat("buffer has ", target_.to->bytes(), " bytes, the block needs ",
                              end_ - range_base_));
@@ -100,6 +102,21 @@ bool Landing::AcceptHeader(std::span<const uint8_t> encoded) {
   }
   if (!EndStreamedParts()) return false;  // parts of no bytes
   CheckEnd();
+  return true;
+}
+
+// `parts`: that the caller's buffer must have room for once they are decoded.
+bool Landing::KeepEncoded(uint64_t parts) {
+  const uint64_t raw_bytes = parts * target_.shape->raw_part_bytes();
+  if (raw_bytes > target_.to->bytes()) {
+    return Fail(ResultCode::kTooSmall, absl::StrCat("buffer has ", target_.to->bytes(),
+                                                    " bytes, the block needs ", raw_bytes));
+  }
+  kept_ = true;
+  range_base_ = base_;
+  encoded_.resize(end_ - base_);
+  encoded_list_.Clear();
+  encoded_list_.Add(encoded_.data(), encoded_.size());
   return true;
 }
 
@@ -129,8 +146,8 @@ bool Landing::Stream(std::span<const uint8_t> bytes) {
     const uint64_t n =
         std::min({uint64_t{bytes.size()}, part_end_ - cursor_, uint64_t{kStripeBytes}});
     const std::span<const uint8_t> stripe = bytes.first(n);
-    digester_.Update(stripe);
-    target_.to->CopyIn(cursor_ - range_base_, stripe);
+    if (!kept_) digester_.Update(stripe);
+    to().CopyIn(cursor_ - range_base_, stripe);
     cursor_ += n;
     bytes = bytes.subspan(n);
     if (!EndStreamedParts()) return false;
@@ -141,7 +158,7 @@ bool Landing::Stream(std::span<const uint8_t> bytes) {
 // Checks the parts that end at cursor_ and moves on to the next one.
 bool Landing::EndStreamedParts() {
   while (part_ < part_last_ && cursor_ == part_end_) {
-    const Digest128 digest = digester_.Finish();
+    const Digest128 digest = kept_ ? header_.parts[part_].digest : digester_.Finish();
     if (digest != header_.parts[part_].digest) {
       return Fail(ResultCode::kCorrupt,
                   absl::StrCat("part ", part_, " has digest ", digest.ToHex(), ", its header says ",
@@ -168,7 +185,7 @@ bool Landing::Scatter(uint64_t offset, std::span<const uint8_t> bytes) {
     return Fail(ResultCode::kCorrupt, absl::StrCat("chunk.offset ", offset, " with ", bytes.size(),
                                                    " bytes: some of them came before"));
   }
-  target_.to->CopyIn(offset - range_base_, bytes);
+  to().CopyIn(offset - range_base_, bytes);
 
   const bool joins_next = next != arrived_.end() && next->first == end;
   const bool joins_last = next != arrived_.begin() && std::prev(next)->second == offset;
@@ -194,8 +211,8 @@ bool Landing::VerifyRest() {
   while (part_ < part_last_) {
     digester_.Reset(header_.key, header_.variant, part_);
     cursor_ = part_end_ - header_.parts[part_].bytes;
-    target_.to->ForRange(cursor_ - range_base_, part_end_ - cursor_,
-                         [&](std::span<uint8_t> run) { digester_.Update(run); });
+    to().ForRange(cursor_ - range_base_, part_end_ - cursor_,
+                  [&](std::span<uint8_t> run) { digester_.Update(run); });
     cursor_ = part_end_;
     if (!EndStreamedParts()) return false;
   }

@@ -6,6 +6,9 @@
 // checked from the caller's memory once it is whole. It ends with kOk only when every byte of the
 // parts in range is there and every part matches the one header's digest.
 //
+// Parts of a lossy variant are not what the caller wants to have: where the target says so they
+// stay here, encoded and not yet checked, for the owner to check and decode in one pass (get.h).
+//
 // Trusts nothing it is given: header, offsets and lengths are checked before a byte is written, and
 // nothing is ever written outside [0, capacity) of the scatter list. No threads, no network. After
 // it has ended it writes nothing.
@@ -34,6 +37,7 @@ class Landing {
     uint32_t part_count = 0;         // 0: to the end
     const KvShape* shape = nullptr;  // the block must have it; nullptr: any
     std::span<const Variant> accepted;  // empty: any lossless one
+    bool keep_encoded = false;  // other variants than `raw` stay in encoded(); needs `shape`
   };
 
   // Begins anew; reuses memory.
@@ -51,7 +55,12 @@ class Landing {
   bool has_header() const { return has_header_; }
   const BlockHeader& header() const { return header_; }
   uint32_t variant() const { return variant_; }    // index into `accepted`
-  uint64_t bytes() const { return end_ - base_; }  // of the parts in range
+  uint64_t bytes() const { return end_ - base_; }  // of the parts in range, as they came
+  bool kept_encoded() const { return kept_; }      // once it has its header
+  // The parts of this landing, one after the other; their digests were not looked at.
+  std::span<const uint8_t> encoded() const { return encoded_; }
+  uint32_t part_begin() const { return target_.part_begin; }
+  uint32_t part_end() const { return part_last_; }
 
  private:
   bool Fail(ResultCode code, std::string text);
@@ -61,6 +70,8 @@ class Landing {
   bool EndStreamedParts();
   bool VerifyRest();
   void CheckEnd();
+  bool KeepEncoded(uint64_t parts);
+  const ScatterList& to() const { return kept_ ? encoded_list_ : *target_.to; }
 
   Target target_;
   bool ended_ = true;
@@ -82,6 +93,9 @@ class Landing {
   std::vector<std::pair<uint64_t, uint64_t>> arrived_;  // out of order: disjoint, sorted
   std::vector<std::pair<uint64_t, std::vector<uint8_t>>> early_;
   uint64_t early_bytes_ = 0;
+  bool kept_ = false;
+  std::vector<uint8_t> encoded_;
+  ScatterList encoded_list_;
 };
 
 }  // namespace kedge

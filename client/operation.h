@@ -52,6 +52,8 @@ class Operation : public std::enable_shared_from_this<Operation> {
   void CopyItems(std::span<ItemResult> out) const;
   // Leading items that succeeded; with `running`, those that still run count too.
   uint32_t Prefix(bool running) const;
+  // The name behind ItemResult::variant; lives as long as the operation.
+  virtual std::string_view variant_name(uint8_t) const { return "raw"; }
   // Why the first item (in time) that failed did.
   std::string text() const;
   // The same; only once ended, when it does not change any more.

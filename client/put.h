@@ -14,6 +14,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -43,6 +44,7 @@ class PutOperation final : public Operation {
     Variant variant;
     uint8_t durability = kDurabilityDefault;
     bool open = false;
+    std::shared_ptr<const void> memory;  // what extents point to, where it is not the caller's
   };
   PutOperation(Question question, uint64_t window_bytes, int64_t deadline_us);
 

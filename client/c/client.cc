@@ -67,6 +67,7 @@ kedge_code kedge_open(const kedge_options* caller_options, kedge_client** client
   state->salt = *salt;
   state->forks = Forks();
   state->deadline_ms = options.deadline_ms != 0 ? options.deadline_ms : kDeadlineDefaultMs;
+  state->tenant = options.tenant;
   state->window_bytes = options.window_bytes != 0 ? options.window_bytes : kWindowDefaultBytes;
   auto engine = Engine::Open({options.address, name, options.tenant});
   if (!engine.ok()) return Fail(engine.status());

@@ -138,6 +138,32 @@ kedge_code ReadVariants(const char* const* names, uint32_t count, std::vector<Va
   return KEDGE_OK;
 }
 
+kedge_code ReadAccepted(const ModelVariants& model, const char* const* names, uint32_t count,
+                        uint32_t lowest_fidelity, std::vector<Variant>& variants,
+                        std::vector<codec::CodecChain>* chains) {
+  if (lowest_fidelity > KEDGE_FIDELITY_PRUNED) {
+    return Fail(KEDGE_INVALID, absl::StrCat("options.lowest_fidelity: ", lowest_fidelity,
+                                            " is not within 1 to ", KEDGE_FIDELITY_PRUNED));
+  }
+  if (lowest_fidelity != KEDGE_FIDELITY_NONE && count != 0) {
+    return Fail(KEDGE_INVALID, "options.lowest_fidelity: variants are named as well; give one");
+  }
+  if (kedge_code code = ReadVariants(names, count, variants); code != KEDGE_OK) return code;
+  if (lowest_fidelity > KEDGE_FIDELITY_LOSSLESS) {
+    variants = model.NoWorseThan(static_cast<Fidelity>(lowest_fidelity));
+  }
+  bool lossy = false;
+  std::vector<codec::CodecChain> made;
+  for (const Variant& variant : variants) {
+    auto chain = model.Chain(variant);
+    if (!chain.ok()) return Fail(chain.status());
+    lossy = lossy || chain->fidelity() != Fidelity::kLossless;
+    made.push_back(*std::move(chain));
+  }
+  if (lossy && chains != nullptr) *chains = std::move(made);
+  return KEDGE_OK;
+}
+
 kedge_code ReadBuffer(const ClientState& state, const char* field, const kedge_buffer& buffer,
                       ScatterList& list) {
   if (buffer.segment_count > KEDGE_SEGMENTS_MAX) {

@@ -15,6 +15,7 @@
 #include "client/c/kedge.h"
 #include "client/engine.h"
 #include "client/scatter.h"
+#include "client/variants.h"
 #include "proto/block_key.h"
 
 namespace kedge::c {
@@ -55,6 +56,7 @@ struct ClientState {
   TenantSalt salt;
   uint32_t deadline_ms = 0;
   uint64_t window_bytes = 0;
+  uint64_t tenant = 0;
   uint32_t forks = 0;  // of the process when it was opened
   MemoryRegistry memory;
   LeaseTable leases;
@@ -70,6 +72,8 @@ struct ModelState {
   Fingerprint fingerprint;
   KvShape shape;
   bool rotated = false;
+  uint64_t tenant = 0;
+  std::unique_ptr<const ModelVariants> variants;
 };
 
 // How often this process is the child of a fork. Counted by pthread_atfork.
@@ -126,6 +130,11 @@ void WriteStruct(T from, T* to) {
 
 // Caller's arguments as ours; each failure names the field.
 kedge_code ReadVariants(const char* const* names, uint32_t count, std::vector<Variant>& variants);
+// The variants that a call on blocks of a model accepts, by name or by `lowest_fidelity`. Refuses
+// what the model's gate does not let through. `chains`, if any, gets one for each.
+kedge_code ReadAccepted(const ModelVariants& model, const char* const* names, uint32_t count,
+                        uint32_t lowest_fidelity, std::vector<Variant>& variants,
+                        std::vector<codec::CodecChain>* chains);
 kedge_code ReadBuffer(const ClientState& state, const char* field, const kedge_buffer& buffer,
                       ScatterList& list);
 kedge_code ReadDurability(uint32_t durability, uint8_t& wire);
@@ -151,6 +160,7 @@ struct kedge_sequence {
   std::shared_ptr<kedge::c::ClientState> state;
   std::shared_ptr<const kedge::c::ModelState> model;
   std::vector<kedge::ChainLink> links;
+  std::shared_ptr<kedge::LossyLog> lossy;
 };
 
 struct kedge_request {

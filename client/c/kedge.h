@@ -179,7 +179,8 @@ typedef struct kedge_item {
   kedge_code code; /* KEDGE_PENDING while the request runs */
   uint8_t tier;    /* where it was found */
   uint8_t fidelity;
-  uint8_t provenance; /* EXACT: the very KV (or bytes) that was stored under this key */
+  uint8_t provenance; /* EXACT: the KV (or bytes) that was stored under this key, as good as
+                         `fidelity` says */
   uint8_t variant;    /* index into the accepted variants; 0 when none were named */
   uint64_t bytes;     /* get, fetch: bytes written to the buffers. exists: size. put, store: size */
 } kedge_item;
@@ -188,6 +189,9 @@ typedef struct kedge_item {
  * than the batch. */
 KEDGE_API kedge_code kedge_request_items(kedge_request* request, kedge_item* items, uint32_t count);
 KEDGE_API kedge_code kedge_request_codes(kedge_request* request, kedge_code* codes, uint32_t count);
+/* The variant that an item of a fetch came as: its codec chain, "raw" for the lossless one. Valid
+ * until the request is freed. */
+KEDGE_API const char* kedge_request_variant(kedge_request* request, uint32_t item);
 KEDGE_API uint32_t kedge_request_count(const kedge_request* request);
 /* How many leading items succeeded: the usable prefix of a fetch. */
 KEDGE_API uint32_t kedge_request_prefix(kedge_request* request);
@@ -264,8 +268,14 @@ typedef struct kedge_sequence kedge_sequence;
 #define KEDGE_STATE 4u
 #define KEDGE_INDEX 5u
 
+/* Lossy variants of blocks (codec chains: "kivi4g32", "fp8", ...) are used only where they are
+ * named, and only as the model's gate lets them: with the profile that tools/profile_model made of
+ * the model, those chains that pass it; without one none, unless ALLOW_UNPROFILED says so. What is
+ * refused gives KEDGE_DENIED, with the figure in the text. */
+#define KEDGE_MODEL_ALLOW_UNPROFILED 1u
+
 /* Everything that makes KV interchangeable; KV is shared between models only when all of it is
- * equal. */
+ * equal. What comes after `components` does not count for that. */
 typedef struct kedge_model_options {
   uint32_t size;
   uint32_t dtype;         /* KEDGE_F32.. */
@@ -282,7 +292,8 @@ typedef struct kedge_model_options {
   uint32_t head_size;    /* elements */
   uint32_t block_tokens; /* a multiple of 32; default 64 */
   uint32_t components;   /* a set; default K and V */
-  uint32_t reserved;
+  uint32_t flags;        /* KEDGE_MODEL_* */
+  const char* profile;   /* path of the model's profile; NULL for none */
 } kedge_model_options;
 
 KEDGE_API kedge_code kedge_model_open(kedge_client* client, const kedge_model_options* options,
@@ -326,6 +337,10 @@ typedef struct kedge_match_options {
   const char* const* variants; /* accepted codec chains, best first; NULL: any lossless one */
   uint32_t variant_count;
   uint32_t deadline_ms;
+  uint32_t lowest_fidelity; /* KEDGE_FIDELITY_*, in place of `variants`: all chains that the gate
+                               lets through and that are no worse, raw first, then by what the
+                               profile says they lose */
+  uint32_t reserved;
 } kedge_match_options;
 
 typedef struct kedge_match_result {
@@ -337,7 +352,9 @@ typedef struct kedge_match_result {
   uint32_t blocks_gpu;
   uint32_t blocks_host;
   uint32_t blocks_ssd;
-  uint64_t payload_bytes; /* of the matched blocks */
+  uint64_t payload_bytes; /* of the matched blocks, as they are stored */
+  uint32_t fidelity;      /* KEDGE_FIDELITY_*: the lowest of the matched blocks */
+  uint32_t blocks_lossy;
 } kedge_match_result;
 
 /* The longest held run of the sequence's blocks. Blocks for one round trip (one for each 1024
@@ -378,10 +395,14 @@ typedef struct kedge_fetch_options {
   const char* const* variants; /* accepted, best first; NULL: any lossless one */
   uint32_t variant_count;
   uint32_t deadline_ms;
+  uint32_t lowest_fidelity; /* as in kedge_match_options */
+  uint32_t reserved;
 } kedge_fetch_options;
 
 /* Block by block into the caller's memory. Segment lists are copied before the call returns. A
- * buffer larger than its parts is filled from its start; kedge_item::bytes says how far. */
+ * buffer larger than its parts is filled from its start; kedge_item::bytes says how far. A lossy
+ * variant is decoded on the way, its keys rotated to their true positions: the buffers hold what an
+ * engine expects, in any case. A lossy variant never comes where a better accepted one is held. */
 KEDGE_API kedge_code kedge_fetch(kedge_sequence* sequence, const kedge_fetch_options* options,
                                  kedge_request** request);
 
@@ -395,17 +416,30 @@ typedef struct kedge_store_options {
   const kedge_buffer* buffers; /* kedge_store: one for each block, exactly block_bytes each.
                                   kedge_store_begin: NULL */
   uint32_t deadline_ms;        /* kedge_store_begin: counts from the commit */
-  uint32_t reserved;
+  uint32_t computed_over; /* KEDGE_FIDELITY_LOSSLESS: the caller promises that no lossy KV went into
+                             these blocks, whatever was fetched. Else the SDK's own knowledge counts
+                           */
+  const char* variant;    /* codec chain to store as; NULL: "raw" */
 } kedge_store_options;
 
 /* Stores whole blocks as variant "raw": lossless and exact. The caller promises that the KV was
  * computed densely, or from lossless exact KV, for these very tokens. Segment lists are copied
- * before the call returns; the memory is borrowed, unchanged, until the request has ended. */
+ * before the call returns; the memory is borrowed, unchanged, until the request has ended.
+ *
+ * With `variant` the blocks are encoded inside the call, on this thread (keys are turned back from
+ * their positions first); the memory is not used after it. A value that the chain cannot encode (a
+ * NaN) is KEDGE_INVALID, naming block, layer and token, and nothing is stored. Another variant of a
+ * block that is held already is stored beside it.
+ *
+ * KV that was computed over lossy KV is no better than that. Once a fetch on this sequence brought
+ * a block in a lossy variant, blocks from there on may be stored as that variant only; anything
+ * else is KEDGE_DENIED, unless `computed_over` says better. */
 KEDGE_API kedge_code kedge_store(kedge_sequence* sequence, const kedge_store_options* options,
                                  kedge_request** request);
 
-/* Layer by layer, while the prefill runs. A writer belongs to one thread at a time. Parts are sent
- * as they are given; what a part points to is borrowed, unchanged, until the commit's request has
+/* Layer by layer, while the prefill runs. A writer belongs to one thread at a time. With `variant`
+ * parts are encoded as they are given, and sent with the commit. As "raw" they are sent as they
+ * are given; what a part points to is borrowed, unchanged, until the commit's request has
  * ended, or until kedge_store_abort returned. A writer that gets no part for put_idle_ms
  * (kedge_info) is dropped by the node: its blocks then end with KEDGE_ABSENT or KEDGE_UNAVAILABLE
  * at commit, and nothing of them was ever visible. */

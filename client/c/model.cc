@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <fstream>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <vector>
@@ -67,7 +69,27 @@ kedge_code ReadShape(const kedge_model_options& options, KvShape& shape) {
 }
 
 kedge_sequence* NewSequence(const kedge_model& model, std::vector<ChainLink> links) {
-  return new kedge_sequence{model.state, model.model, std::move(links)};
+  return new kedge_sequence{model.state, model.model, std::move(links),
+                            std::make_shared<LossyLog>()};
+}
+
+kedge_code ReadProfile(const char* path, std::optional<ModelProfile>& profile) {
+  if (path == nullptr) return KEDGE_OK;
+  const auto wrong = [path](kedge_code code, std::string_view why) {
+    return Fail(code, absl::StrCat("options.profile: ", path, ": ", std::string(why)));
+  };
+  std::ifstream file(path, std::ios::binary | std::ios::ate);
+  if (!file) return wrong(KEDGE_INVALID, "cannot be read");
+  const auto bytes = static_cast<uint64_t>(file.tellg());
+  if (bytes > kModelProfileBytesMax) return wrong(KEDGE_INVALID, "is too large for a profile");
+  std::vector<uint8_t> content(bytes);
+  file.seekg(0);
+  file.read(reinterpret_cast<char*>(content.data()), static_cast<std::streamsize>(bytes));
+  if (!file) return wrong(KEDGE_INVALID, "cannot be read");
+  auto parsed = ModelProfile::Parse(std::move(content));
+  if (!parsed.ok()) return wrong(KEDGE_INVALID, std::string(parsed.status().message()));
+  profile = *std::move(parsed);
+  return KEDGE_OK;
 }
 
 kedge_code CheckBlocks(uint64_t blocks) {
@@ -105,13 +127,25 @@ kedge_code kedge_model_open(kedge_client* client, const kedge_model_options* cal
     return Fail(KEDGE_INVALID,
                 "options.weights_id is empty: KV of different weights must not meet");
   }
+  if ((options.flags & ~KEDGE_MODEL_ALLOW_UNPROFILED) != 0) {
+    return Fail(KEDGE_INVALID, absl::StrCat("options.flags: ", options.flags, " is unknown"));
+  }
   auto fingerprint = Fingerprint::Of(identity);
   if (!fingerprint.ok()) return Fail(fingerprint.status());
+  std::optional<ModelProfile> profile;
+  if (kedge_code code = ReadProfile(options.profile, profile); code != KEDGE_OK) return code;
+  auto variants = ModelVariants::Make(identity, std::move(profile),
+                                      (options.flags & KEDGE_MODEL_ALLOW_UNPROFILED) != 0);
+  if (!variants.ok()) {
+    return Fail(KEDGE_INVALID, absl::StrCat("options.profile: ", variants.status().message()));
+  }
   auto state = std::make_shared<ModelState>();
   state->client = client->state;
   state->fingerprint = *fingerprint;
   state->shape = identity.shape;
   state->rotated = options.rope_theta > 0;
+  state->tenant = client->state->tenant;
+  state->variants = *std::move(variants);
   *model = new kedge_model{client->state, std::move(state)};
   return Ok();
 }
@@ -204,10 +238,13 @@ kedge_code kedge_match(kedge_sequence* sequence, const kedge_match_options* call
       return code;
     }
   }
+  std::vector<codec::CodecChain> chains;
   LookupOperation::Question question;
   question.run = true;
   question.lease_ms = options.lease_ms;
-  if (kedge_code code = ReadVariants(options.variants, options.variant_count, question.variants);
+  if (kedge_code code =
+          ReadAccepted(*sequence->model->variants, options.variants, options.variant_count,
+                       options.lowest_fidelity, question.variants, &chains);
       code != KEDGE_OK) {
     return code;
   }
@@ -231,6 +268,10 @@ kedge_code kedge_match(kedge_sequence* sequence, const kedge_match_options* call
     result.blocks_gpu += item.tier == TierId::kGpu;
     result.blocks_host += item.tier == TierId::kHost;
     result.blocks_ssd += item.tier == TierId::kSsd;
+    const Fidelity fidelity =
+        item.variant < chains.size() ? chains[item.variant].fidelity() : Fidelity::kLossless;
+    result.fidelity = std::max(result.fidelity, static_cast<uint32_t>(fidelity));
+    result.blocks_lossy += fidelity != Fidelity::kLossless;
   }
   result.tokens = uint64_t{result.blocks} * sequence->model->shape.block_tokens;
   if (!lookup->leases().empty()) {
@@ -291,9 +332,15 @@ kedge_code kedge_fetch(kedge_sequence* sequence, const kedge_fetch_options* call
     question.group_parts =
         static_cast<uint32_t>(std::min<uint64_t>(group, layers)) * question.layer_parts;
   }
-  if (kedge_code code = ReadVariants(options.variants, options.variant_count, question.variants);
+  if (kedge_code code =
+          ReadAccepted(*sequence->model->variants, options.variants, options.variant_count,
+                       options.lowest_fidelity, question.variants, &question.chains);
       code != KEDGE_OK) {
     return code;
+  }
+  if (!question.chains.empty()) {
+    question.rotation = sequence->model->variants->rotation();
+    question.lossy = sequence->lossy;
   }
   question.items.resize(options.block_count);
   for (uint32_t i = 0; i < options.block_count; ++i) {
@@ -301,6 +348,7 @@ kedge_code kedge_fetch(kedge_sequence* sequence, const kedge_fetch_options* call
     GetOperation::Item& item = question.items[i];
     item.key = link.key;
     item.placement = link.placement;
+    item.block = link.depth;
     const std::string field = absl::StrCat("options.buffers[", i, "]");
     if (kedge_code code = ReadBuffer(state, field.c_str(), options.buffers[i], item.to);
         code != KEDGE_OK) {

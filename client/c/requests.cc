@@ -92,6 +92,13 @@ kedge_code kedge_request_codes(kedge_request* request, kedge_code* codes, uint32
   return Ok();
 }
 
+const char* kedge_request_variant(kedge_request* request, uint32_t item) {
+  if (Check(request) != KEDGE_OK || item >= request->operation->count()) return "";
+  std::vector<ItemResult> results(item + 1);
+  request->operation->CopyItems(results);
+  return request->operation->variant_name(results[item].variant).data();  // zero-padded names
+}
+
 uint32_t kedge_request_count(const kedge_request* request) {
   return request == nullptr ? 0 : request->operation->count();
 }
