@@ -33,7 +33,7 @@ struct AttentionArgs {
   float* out = nullptr;          // [rows, heads * head_size]
   float* scratch = nullptr;      // AttentionScratchFloats(args)
   int64_t rows = 0;
-  int64_t first_position = 0;  // position of row 0
+  int64_t first_position = 0;  // of row 0: the keys before it in k and v
   int64_t heads = 0;           // a multiple of kv_heads
   int64_t kv_heads = 0;
   int64_t head_size = 0;
@@ -41,6 +41,9 @@ struct AttentionArgs {
   // Hides more than the causal mask does: [rows, first_position + rows], 0 hides the key from the
   // row; null hides nothing. A row must see itself. A hidden key adds exactly zero.
   const uint8_t* visible = nullptr;  // memory of the device
+  // What column_mass.h needs: [rows, heads], log(sum of e^(scale q . k)) over the keys that the row
+  // sees. Null: not written. `out` has the same bits either way.
+  float* log_sum_exp = nullptr;
 };
 
 // Depends on rows and heads only, not on first_position; ignores the pointers.

@@ -240,6 +240,8 @@ void WriteOut(const Item& item) {
     const float inverse = 1.0f / item.totals[row];
     // The added zero makes -0 and +0 one: masked keys may have turned one into the other.
     for (int64_t i = 0; i < args.head_size; ++i) out[i] = sums[i] * inverse + 0.0f;
+    if (args.log_sum_exp != nullptr)
+      args.log_sum_exp[token * args.heads + head] = item.maxima[row] + std::log(item.totals[row]);
   }
 }
 

@@ -83,6 +83,8 @@ __global__ void AttentionKernel(AttentionArgs args) {
   }
   float* out = args.out + (row * args.heads + head) * args.head_size;
   for (int64_t i = threadIdx.x; i < args.head_size; i += kThreads) out[i] = sums[i] / total;
+  if (args.log_sum_exp != nullptr && threadIdx.x == 0)
+    args.log_sum_exp[row * args.heads + head] = maximum + logf(total);
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 #include "gpu/model/kv_cache.h"
 
+#include <utility>
+
 #include "absl/base/internal/raw_logging.h"
 #include "absl/strings/str_cat.h"
 #include "gpu/kernels/cast.h"
@@ -38,7 +40,34 @@ absl::StatusOr<KvCache> KvCache::Create(Device& device, const Geometry& geometry
 
 void KvCache::set_length(int64_t length) {
   ABSL_RAW_CHECK(length >= 0 && length <= capacity_, "KvCache length outside its capacity");
+  ABSL_RAW_CHECK(length >= pruned_tokens_, "KvCache length inside what was pruned");
   length_ = length;
+}
+
+absl::Status KvCache::SetPruned(int64_t tokens, std::vector<std::vector<int32_t>> kept) {
+  if (tokens < 1 || tokens > capacity_) {
+    return absl::OutOfRangeError(
+        absl::StrCat("kv cache: tokens: ", tokens, " are not in [1, capacity = ", capacity_, "]"));
+  }
+  if (static_cast<int64_t>(kept.size()) != geometry_.layers) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "kv cache: kept: ", kept.size(), " lists, the cache has ", geometry_.layers, " layers"));
+  }
+  for (size_t layer = 0; layer < kept.size(); ++layer) {
+    int64_t last = -1;
+    for (const int32_t position : kept[layer]) {
+      if (position <= last || position >= tokens) {
+        return absl::InvalidArgumentError(absl::StrCat("kv cache: layer ", layer, ": position ",
+                                                       position, " after ", last,
+                                                       " does not ascend inside ", tokens));
+      }
+      last = position;
+    }
+  }
+  pruned_tokens_ = tokens;
+  kept_ = std::move(kept);
+  length_ = tokens;
+  return absl::OkStatus();
 }
 
 int64_t KvCache::Offset(int64_t layer, Component component, int64_t first_token,

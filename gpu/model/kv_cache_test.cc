@@ -54,6 +54,41 @@ TEST(KvCache, RefusesImpossibleShapes) {
             absl::StatusCode::kInvalidArgument);
 }
 
+TEST(KvCache, APrunedOneCountsRowsApartFromTokens) {
+  CpuDevice device(1);
+  absl::StatusOr<KvCache> cache = KvCache::Create(device, kGeometry, 10);
+  ASSERT_TRUE(cache.ok());
+  EXPECT_FALSE(cache->pruned());
+  EXPECT_EQ(cache->RowsFor(1, 7), 7);
+  ASSERT_TRUE(cache->SetPruned(6, {{0, 1, 2, 5}, {0, 5}, {0, 1, 2, 3, 4, 5}}).ok());
+  EXPECT_TRUE(cache->pruned());
+  EXPECT_EQ(cache->length(), 6);
+  EXPECT_EQ(cache->pruned_tokens(), 6);
+  EXPECT_EQ(cache->rows(0), 4);
+  EXPECT_EQ(cache->rows(1), 2);
+  EXPECT_EQ(cache->rows(2), 6);
+  cache->set_length(8);
+  EXPECT_EQ(cache->rows(1), 4);
+  EXPECT_EQ(cache->RowsFor(1, 7), 3);
+  EXPECT_EQ(cache->kept(1)[1], 5);
+}
+
+TEST(KvCache, RefusesKeptPositionsThatCannotBe) {
+  CpuDevice device(1);
+  absl::StatusOr<KvCache> cache = KvCache::Create(device, kGeometry, 10);
+  ASSERT_TRUE(cache.ok());
+  EXPECT_EQ(cache->SetPruned(11, {{0}, {0}, {0}}).message(),
+            "kv cache: tokens: 11 are not in [1, capacity = 10]");
+  EXPECT_EQ(cache->SetPruned(6, {{0}, {0}}).message(),
+            "kv cache: kept: 2 lists, the cache has 3 layers");
+  EXPECT_EQ(cache->SetPruned(6, {{0}, {0, 3, 3}, {0}}).message(),
+            "kv cache: layer 1: position 3 after 3 does not ascend inside 6");
+  EXPECT_EQ(cache->SetPruned(6, {{0}, {0, 6}, {0}}).message(),
+            "kv cache: layer 1: position 6 after 0 does not ascend inside 6");
+  EXPECT_FALSE(cache->pruned());
+  EXPECT_EQ(cache->length(), 0);
+}
+
 TEST(KvCacheDeathTest, AbortsOutOfRange) {
   CpuDevice device(1);
   absl::StatusOr<KvCache> cache = KvCache::Create(device, kGeometry, 10);

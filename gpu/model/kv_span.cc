@@ -87,6 +87,8 @@ absl::StatusOr<KvSpan> LiftSpan(const Model& model, const KvCache& cache, int64_
   KvSpan span = MakeSpan(model, 0);
   if (!SameGeometry(span.geometry, cache.geometry()))
     return absl::InvalidArgumentError("cache: its geometry is not the model's");
+  if (cache.pruned())
+    return absl::InvalidArgumentError("cache: it was pruned, and has no row of every token");
   if (first < 0 || count < 0 || first > cache.length() - count) {
     return absl::InvalidArgumentError(absl::StrCat("span: tokens [", first, ", ", first + count,
                                                    ") are not in a cache of ", cache.length()));
@@ -105,6 +107,8 @@ absl::StatusOr<KvSpan> LiftSpan(const Model& model, const KvCache& cache, int64_
 absl::Status PlaceSpan(const Model& model, const KvSpan& span, int64_t first, KvCache& cache) {
   if (!SameGeometry(span.geometry, cache.geometry()))
     return absl::InvalidArgumentError("span: its geometry is not the cache's");
+  if (cache.pruned())
+    return absl::InvalidArgumentError("span: the cache was pruned, and has no row of every token");
   if (first < 0 || first > cache.capacity() - span.tokens) {
     return absl::InvalidArgumentError(absl::StrCat("span: ", span.tokens, " tokens at ", first,
                                                    " do not fit in a capacity of ",

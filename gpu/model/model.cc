@@ -108,18 +108,26 @@ absl::StatusOr<KvCache> Model::NewCache(int64_t max_tokens) const {
 
 absl::StatusOr<KvCache> Model::Fork(const KvCache& cache, int64_t tokens,
                                     int64_t max_tokens) const {
-  if (tokens < 0 || tokens > cache.length() || tokens > max_tokens) {
-    return absl::InvalidArgumentError(absl::StrCat("tokens: ", tokens, " are not in a cache of ",
-                                                   cache.length(),
-                                                   ", or not in max_tokens = ", max_tokens));
+  if (tokens < cache.pruned_tokens() || tokens > cache.length() || tokens > max_tokens) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("tokens: ", tokens, " are not in a cache of ", cache.length(), " (of which ",
+                     cache.pruned_tokens(), " were pruned), or not in max_tokens = ", max_tokens));
   }
   if (absl::Status status = CheckCache(cache, tokens); !status.ok()) return status;
   absl::StatusOr<KvCache> fork = NewCache(max_tokens);
   if (!fork.ok()) return fork;
+  if (cache.pruned()) {
+    std::vector<std::vector<int32_t>> kept;
+    for (int64_t layer = 0; layer < config_.layers; ++layer)
+      kept.emplace_back(cache.kept(layer).begin(), cache.kept(layer).end());
+    absl::Status s = fork->SetPruned(cache.pruned_tokens(), std::move(kept));
+    if (!s.ok()) return s;
+  }
   for (int64_t layer = 0; layer < config_.layers; ++layer) {
     for (Component component : {Component::kK, Component::kV}) {
-      const std::span<const uint8_t> from = cache.PartSpan(layer, component, 0, tokens);
-      std::memcpy(fork->PartSpan(layer, component, 0, tokens).data(), from.data(), from.size());
+      const int64_t rows = cache.RowsFor(layer, tokens);
+      const std::span<const uint8_t> from = cache.PartSpan(layer, component, 0, rows);
+      std::memcpy(fork->PartSpan(layer, component, 0, rows).data(), from.data(), from.size());
     }
   }
   fork->set_length(tokens);
@@ -160,6 +168,8 @@ absl::StatusOr<Logits> Model::Prefill(std::span<const int32_t> tokens, KvCache& 
   }
   if (absl::Status status = CheckCache(cache, total); !status.ok()) return status;
   if (absl::Status status = CheckTokens(tokens); !status.ok()) return status;
+  if (options.visible && cache.pruned())
+    return absl::InvalidArgumentError("visible: a pruned cache has no key of every token to hide");
   Logits logits{.values = {}, .vocabulary = config_.vocabulary};
   for (int64_t first = start; first < total;) {
     const int64_t border = (first / options_.block_tokens + 1) * options_.block_tokens;
@@ -224,20 +234,30 @@ void Model::AttentionBlock(int64_t layer, int64_t first, int64_t rows,
     options.on_keys(layer, first, rows, work_.qkv.data() + config_.heads * config_.head_size,
                     weights.qkv.outputs);
   }
+  if (options.on_queries)
+    options.on_queries(layer, first, rows, work_.qkv.data(), weights.qkv.outputs);
   // Queries and keys stand side by side, so one pass rotates both.
   kernels::Rope(device_, rope, rows, config_.heads + config_.kv_heads, config_.head_size,
                 weights.qkv.outputs, work_.qkv.data());
   StoreKv(layer, first, rows, cache);
 
-  kernels::AttentionArgs args = AttentionGeometry(config_, kv_dtype(), first, rows);
+  // In rows of the layer: behind a pruned context they are fewer than positions, and all of the
+  // context's stand before every new token, so that the order of rows is the causal one.
+  const int64_t held = cache.RowsFor(layer, first);
+  kernels::AttentionArgs args = AttentionGeometry(config_, kv_dtype(), held, rows);
   args.q = work_.qkv.data();
-  args.k = cache.PartSpan(layer, Component::kK, 0, first + rows).data();
-  args.v = cache.PartSpan(layer, Component::kV, 0, first + rows).data();
+  args.k = cache.PartSpan(layer, Component::kK, 0, held + rows).data();
+  args.v = cache.PartSpan(layer, Component::kV, 0, held + rows).data();
   args.out = work_.attention.data();
   args.scratch = work_.attend.data();
   if (!work_.visible.empty()) args.visible = work_.visible.data();
   if (options.on_attention) options.on_attention(layer, args);
+  if (options.on_attention_done) {
+    work_.log_sum_exp.resize(rows * config_.heads);
+    args.log_sum_exp = work_.log_sum_exp.data();
+  }
   kernels::Attention(device_, args);
+  if (options.on_attention_done) options.on_attention_done(layer, args);
   Multiply(weights.output, work_.attention.data(), work_.residual.data(), rows,
            work_.residual.data());
 }
@@ -246,12 +266,13 @@ void Model::StoreKv(int64_t layer, int64_t first, int64_t rows, KvCache& cache) 
   const int64_t width = config_.kv_heads * config_.head_size;
   const float* k = work_.qkv.data() + config_.heads * config_.head_size;
   const int64_t stride = (config_.heads + 2 * config_.kv_heads) * config_.head_size;
+  const int64_t held = cache.RowsFor(layer, first);
   for (int64_t row = 0; row < rows; ++row) {
     const float* from = k + row * stride;
     kernels::CastFromFloat(kv_dtype(), from, width,
-                           cache.PartSpan(layer, Component::kK, first + row, 1).data());
+                           cache.PartSpan(layer, Component::kK, held + row, 1).data());
     kernels::CastFromFloat(kv_dtype(), from + width, width,
-                           cache.PartSpan(layer, Component::kV, first + row, 1).data());
+                           cache.PartSpan(layer, Component::kV, held + row, 1).data());
   }
 }
 

@@ -11,6 +11,10 @@
 // the same bits whether the tokens before it were computed by this call, by an earlier one, by
 // Decode, or came as bytes from a store.
 //
+// A pruned cache (kv_cache.h) is gone on behind like any other: new tokens stand at their true
+// positions and see the rows that each layer kept. What is computed then depends on what was kept,
+// and is as row-invariant as before.
+//
 // Threads. One call of one Model at a time, from any thread; work is spread over the device's
 // threads. Hooks run on the calling thread. Several caches may belong to one model.
 #pragma once
@@ -69,7 +73,8 @@ struct PrefillOptions {
   std::function<void(int64_t layer, int64_t first_token, int64_t tokens)> on_layer_done;
 
   // Hides keys from a token beyond those after it: false hides. A token always sees itself. What is
-  // hidden adds exactly zero. Asked for each pair; for experiments, not for speed.
+  // hidden adds exactly zero. Asked for each pair; for experiments, not for speed. InvalidArgument
+  // behind a pruned cache.
   std::function<bool(int64_t token, int64_t key)> visible;
 
   // The keys of a chunk as they are before rotation, in fp32: `keys` has `tokens` rows, `stride`
@@ -78,9 +83,18 @@ struct PrefillOptions {
                      int64_t stride)>
       on_keys;
 
+  // The queries of a chunk before rotation, as on_keys gives keys: rows of heads * head_size.
+  std::function<void(int64_t layer, int64_t first_token, int64_t tokens, const float* queries,
+                     int64_t stride)>
+      on_queries;
+
   // What a layer's attention is about to compute for a chunk: queries, keys, mask (attention.h).
   // Called as on_layer_done is, and before it.
   std::function<void(int64_t layer, const kernels::AttentionArgs& attention)> on_attention;
+
+  // The same once it is computed, with log_sum_exp: how to know weights without keeping them
+  // (column_mass.h). Called as on_layer_done is, and before it.
+  std::function<void(int64_t layer, const kernels::AttentionArgs& attention)> on_attention_done;
 };
 
 class Model {
@@ -103,7 +117,8 @@ class Model {
   absl::StatusOr<KvCache> NewCache(int64_t max_tokens) const;
 
   // A cache with the first `tokens` tokens of another, to go on differently from there.
-  // InvalidArgument when they are not in `cache` or `max_tokens` is smaller, or as NewCache's.
+  // InvalidArgument when they are not in `cache`, are fewer than were pruned or `max_tokens` is
+  // smaller, or as NewCache's.
   absl::StatusOr<KvCache> Fork(const KvCache& cache, int64_t tokens, int64_t max_tokens) const;
 
   // The angles of `rows` positions from `first` on, for keys that move (kv_span.h).
@@ -127,15 +142,16 @@ class Model {
  private:
   // Memory for one chunk's activations.
   struct Workspace {
-    std::vector<float> residual;    // [rows, hidden]
-    std::vector<float> normed;      // [rows, hidden]
-    std::vector<float> qkv;         // [rows, (heads + 2 kv_heads) * head_size]
-    std::vector<float> attention;   // [rows, heads * head_size]
-    std::vector<float> gate_up;     // [rows, 2 intermediate]
-    std::vector<float> activation;  // [rows, intermediate]
-    std::vector<float> matmul;      // scratch
-    std::vector<float> attend;      // scratch
-    std::vector<uint8_t> visible;   // [rows, keys]; empty when nothing is hidden
+    std::vector<float> residual;     // [rows, hidden]
+    std::vector<float> normed;       // [rows, hidden]
+    std::vector<float> qkv;          // [rows, (heads + 2 kv_heads) * head_size]
+    std::vector<float> attention;    // [rows, heads * head_size]
+    std::vector<float> gate_up;      // [rows, 2 intermediate]
+    std::vector<float> activation;   // [rows, intermediate]
+    std::vector<float> matmul;       // scratch
+    std::vector<float> attend;       // scratch
+    std::vector<float> log_sum_exp;  // [rows, heads]; empty until somebody asks
+    std::vector<uint8_t> visible;    // [rows, keys]; empty when nothing is hidden
   };
 
   Model(ModelConfig config, ModelOptions options, CpuDevice& device, ModelWeights weights);

@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -162,6 +163,95 @@ TEST_P(Exactness, ThreadsDoNotChangeBits) {
   absl::StatusOr<KvCache> a = model_->NewCache(130);
   absl::StatusOr<KvCache> b = other->NewCache(130);
   ExpectSameBits(model_->Prefill(prompt, *a)->values, other->Prefill(prompt, *b)->values);
+}
+
+// Keeps, of the first `tokens` tokens, those that `keep` says for each layer.
+KvCache Pruned(const Model& model, const KvCache& dense, int64_t tokens,
+               const std::function<bool(int64_t layer, int64_t token)>& keep) {
+  absl::StatusOr<KvCache> cache = model.NewCache(300);
+  EXPECT_TRUE(cache.ok());
+  std::vector<std::vector<int32_t>> kept(model.config().layers);
+  for (int64_t layer = 0; layer < model.config().layers; ++layer) {
+    for (int64_t token = 0; token < tokens; ++token) {
+      if (keep(layer, token)) kept[layer].push_back(static_cast<int32_t>(token));
+    }
+  }
+  const absl::Status set = cache->SetPruned(tokens, kept);
+  EXPECT_TRUE(set.ok()) << set;
+  for (int64_t layer = 0; layer < model.config().layers; ++layer) {
+    for (Component component : {Component::kK, Component::kV}) {
+      for (size_t row = 0; row < kept[layer].size(); ++row) {
+        const auto from = dense.PartSpan(layer, component, kept[layer][row], 1);
+        const auto to = cache->PartSpan(layer, component, static_cast<int64_t>(row), 1);
+        std::memcpy(to.data(), from.data(), from.size());
+      }
+    }
+  }
+  return *std::move(cache);
+}
+
+TEST_P(Exactness, WhatKeepsEverythingHasTheBitsOfDense) {
+  const std::vector<int32_t> prompt = Prompt(210);
+  absl::StatusOr<KvCache> dense = model_->NewCache(300);
+  absl::StatusOr<Logits> logits = model_->Prefill(prompt, *dense);
+  ASSERT_TRUE(logits.ok());
+  KvCache pruned = Pruned(*model_, *dense, 128, [](int64_t, int64_t) { return true; });
+  const std::vector<float> expected = DecodeFrom(*logits, *dense);
+  absl::StatusOr<Logits> again = model_->Prefill(prompt, pruned);
+  ASSERT_TRUE(again.ok()) << again.status();
+  ExpectSameBits(DecodeFrom(*again, pruned), expected);
+}
+
+// Ragged layers: a new token attends to the rows that the layer kept, each turned to its true
+// position, and to nothing else.
+TEST_P(Exactness, BehindAPrunedContextDroppedTokensAreAsIfHidden) {
+  const std::vector<int32_t> prompt = Prompt(150);
+  absl::StatusOr<KvCache> dense = model_->NewCache(300);
+  ASSERT_TRUE(model_->Prefill(std::span(prompt).first(128), *dense).ok());
+  const auto keep = [](int64_t, int64_t token) { return token < 4 || token % 3 == 0; };
+  KvCache pruned = Pruned(*model_, *dense, 128, keep);
+  absl::StatusOr<Logits> logits = model_->Prefill(prompt, pruned, {.all_logits = true});
+  ASSERT_TRUE(logits.ok()) << logits.status();
+  EXPECT_EQ(pruned.length(), 150);
+  PrefillOptions hiding{.all_logits = true};
+  hiding.visible = [&](int64_t, int64_t key) { return key >= 128 || keep(0, key); };
+  EXPECT_EQ(model_->Prefill(prompt, pruned, hiding).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  absl::StatusOr<Logits> hidden = model_->Prefill(prompt, *dense, hiding);
+  ASSERT_TRUE(hidden.ok());
+  const float tolerance = std::get<1>(GetParam()) == DType::kF32 ? 1e-4f : 5e-2f;
+  for (size_t i = 0; i < logits->values.size(); ++i)
+    ASSERT_NEAR(logits->values[i], hidden->values[i], tolerance);
+}
+
+TEST_P(Exactness, RaggedLayersAreRowInvariantToo) {
+  const std::vector<int32_t> prompt = Prompt(200);
+  absl::StatusOr<KvCache> dense = model_->NewCache(300);
+  ASSERT_TRUE(model_->Prefill(std::span(prompt).first(128), *dense).ok());
+  const auto keep = [](int64_t layer, int64_t token) {
+    return token < 4 || token == 127 || (token * 7 + layer) % (2 + layer) == 0;
+  };
+  KvCache whole = Pruned(*model_, *dense, 128, keep);
+  EXPECT_NE(whole.rows(0), whole.rows(1));
+  KvCache stepped = Pruned(*model_, *dense, 128, keep);
+  absl::StatusOr<KvCache> fork = model_->Fork(stepped, 128, 300);
+  ASSERT_TRUE(fork.ok()) << fork.status();
+  EXPECT_FALSE(model_->Fork(stepped, 127, 300).ok());
+  absl::StatusOr<Logits> all = model_->Prefill(prompt, whole, {.all_logits = true});
+  ASSERT_TRUE(all.ok()) << all.status();
+  for (KvCache* cache : {&stepped, &*fork}) {
+    for (int64_t i = 128; i < 200; ++i) {
+      const absl::StatusOr<Logits> row = model_->Decode(prompt[i], *cache);
+      ASSERT_TRUE(row.ok());
+      const auto expected = all->row(i - 128);
+      ExpectSameBits(row->values, {expected.begin(), expected.end()});
+    }
+  }
+  whole.set_length(140);
+  absl::StatusOr<Logits> resumed = model_->Prefill(prompt, whole);
+  ASSERT_TRUE(resumed.ok());
+  const auto last = all->row(71);
+  ExpectSameBits(resumed->values, {last.begin(), last.end()});
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, Exactness,

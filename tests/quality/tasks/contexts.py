@@ -135,6 +135,22 @@ def fill(rng, pieces, plans, values="colour", names=None, heading=None):
     return context
 
 
+def dilute(rng, words, length):
+    """A filling's words with filler between its facts, `length` words together."""
+    lines, at = [], 0
+    for index, word in enumerate(words):
+        if word == ".":
+            lines.append(words[at:index + 1])
+            at = index + 1
+    gaps = [0] * (len(lines) + 1)
+    for _ in range(length - len(words)):
+        gaps[rng.randrange(len(gaps))] += 1
+    diluted = []
+    for gap, line in zip(gaps, lines + [[]]):
+        diluted += [rng.choice(language.FILLER) for _ in range(gap)] + line
+    return diluted
+
+
 def candidates(rng, pieces, scores, noise, order):
     """A Context for `judge`: filling i holds candidate order[i] among `noise` other facts.
 

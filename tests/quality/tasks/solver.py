@@ -7,6 +7,7 @@ import language
 
 _NAMES, _VOUCHERS = set(language.NAMES), set(language.VOUCHERS)
 _PLACES = set(language.PLACES)
+_FILLER = set(language.FILLER)
 
 
 class Reading:
@@ -28,6 +29,8 @@ class Reading:
                         self.rule = rest[0]
                     if word in _VOUCHERS:
                         voucher = word
+                    at += 1
+                elif word in _FILLER:
                     at += 1
                 elif word == "at":
                     place = (rest[0], number)

@@ -25,6 +25,8 @@ SEEDS = {
 CONSUMERS = 4
 SHUFFLES = 3  # orders of one set of candidates
 SHARES = (5, 15, 50)  # percent of a filling's facts that depend on what is outside of it
+DENSITIES = (10, 30, 100)  # percent of a filling's words that are facts
+DENSE_WORDS = 90  # in a filling of density: 30 facts, or 9, or 3
 FACTS = 20  # in a filling of ditto and carry: 5% is one of them
 
 
@@ -186,7 +188,18 @@ def judge(rng, number, order):
     return made, [_question(["pick", "winner"], [best(names, scores, rule)], rule)]
 
 
-TASKS = ("recall", "role", "alias", "ditto", "carry", "sum", "long", "judge", "prose")
+def density(rng, number, index):
+    """A colour, where only a share of what is read says anything: what pruning is about."""
+    share = DENSITIES[index % len(DENSITIES)]
+    facts = DENSE_WORDS * share // 100 // 3
+    made = contexts.fill(rng, _consumer("density", number, 4, "grid"), [_plain(facts)] * 4)
+    for which in range(1, len(made.pieces), 2):
+        made.pieces[which] = contexts.dilute(rng, made.pieces[which], DENSE_WORDS)
+    return made, [_question(["colour", fact.name], [fact.value], "density%d" % share)
+                  for fact in _pick(rng, made.facts, 12)]
+
+
+TASKS = ("recall", "role", "alias", "ditto", "carry", "sum", "long", "judge", "prose", "density")
 
 
 def _record(task, index, consumer, made, questions):
@@ -219,8 +232,9 @@ def make(task, split, index):
         record = _record(task, index, consumer, *judge(rng, consumer, index % SHUFFLES))
         return dict(record, group="judge/group%d" % group, shuffle=index % SHUFFLES)
     rng = _rng(task, split, begin + index)
-    if task in ("ditto", "carry"):
-        made = {"ditto": ditto, "carry": carry}[task](rng, consumer, index // CONSUMERS)
+    if task in ("ditto", "carry", "density"):
+        made = {"ditto": ditto, "carry": carry, "density": density}[task](
+            rng, consumer, index // CONSUMERS)
     else:
         made = {"recall": recall, "role": role, "alias": alias, "sum": sums,
                 "long": long}[task](rng, consumer)

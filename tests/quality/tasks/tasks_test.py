@@ -149,6 +149,19 @@ class Contexts(unittest.TestCase):
                 shares |= stated
             self.assertEqual(shares, set(tasks.SHARES))
 
+    def test_the_stated_share_of_a_filling_is_facts(self):
+        shares = set()
+        for record in records("density"):
+            stated = {int(q["tag"][7:]) for q in record["questions"]}
+            self.assertEqual(len(stated), 1)
+            for piece in record["pieces"][1::2]:
+                words = piece["text"].split()
+                filler = sum(word in language.FILLER for word in words)
+                self.assertEqual(len(words), tasks.DENSE_WORDS)
+                self.assertEqual(100 * (len(words) - filler) // len(words), min(stated))
+            shares |= stated
+        self.assertEqual(shares, set(tasks.DENSITIES))
+
     def test_role_answers_stand_in_no_filling(self):
         for record in records("role"):
             fillings = {word for piece in record["pieces"] if piece["kind"] == "filling"
