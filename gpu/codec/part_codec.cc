@@ -19,7 +19,9 @@ absl::Status BadValue(const PartTask& task, const SourceRows& source) {
 std::span<const PartCodecFamily> PartCodecFamilies() {
   static constexpr PartCodecFamily kFamilies[] = {
       {"fp8", &MakeFp8Codec},
-      {"[had+]kivi{2,4,8}g{32,64,128}", &MakeKiviCodec},
+      {"[had+]kivi{2,4,8}g{32,64,128}[s8]", &MakeKiviCodec},
+      {"[had+]kivi{2,4,8}g{32,64,128}[s8]+rans", &MakeKiviRansCodec},
+      {"archiveN", &MakeArchiveCodec},
   };
   return kFamilies;
 }

@@ -98,5 +98,7 @@ std::span<const PartCodecFamily> PartCodecFamilies();
 // One file each.
 absl::StatusOr<PartCodecPtr> MakeFp8Codec(std::string_view name, const ModelProfile* profile);
 absl::StatusOr<PartCodecPtr> MakeKiviCodec(std::string_view name, const ModelProfile* profile);
+absl::StatusOr<PartCodecPtr> MakeKiviRansCodec(std::string_view name, const ModelProfile* profile);
+absl::StatusOr<PartCodecPtr> MakeArchiveCodec(std::string_view name, const ModelProfile* profile);
 
 }  // namespace kedge::codec

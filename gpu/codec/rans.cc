@@ -138,7 +138,10 @@ double RansTable::Bits(int symbol) const {
   return kRansBits - std::log2(static_cast<double>(share(symbol)));
 }
 
-int RansLanes(int64_t symbols) { return symbols < 4096 ? 4 : symbols < 16384 ? 8 : kRansLanesMax; }
+int RansLanes(int64_t symbols) {
+  if (symbols == 0) return 0;
+  return symbols < 4096 ? 4 : symbols < 16384 ? 8 : kRansLanesMax;
+}
 
 int64_t RansBytesMax(int64_t symbols) { return RansLanes(symbols) * 4 + symbols * 2; }
 

@@ -1,0 +1,28 @@
+// Rows times a matrix, with the same bits on every instruction set.
+//
+//     out[r][j] = start[j] + sum over i of in[r * row_stride + i * inner_stride] * matrix[i][j]
+//
+// in ascending order of i, every product and every sum rounded to fp32 (no fused multiply-add). So
+// what an archived part decodes to depends on its bytes and the profile only. Vectors run along j.
+// Scalar code is the specification. Any thread.
+#pragma once
+
+#include <cstdint>
+
+namespace kedge::codec {
+
+struct RowTransform {
+  const float* in = nullptr;
+  int64_t row_stride = 0;
+  int64_t inner_stride = 1;
+  int64_t rows = 0;
+  int64_t inner = 0;
+  const float* matrix = nullptr;  // [inner][width]
+  int64_t width = 0;
+  const float* start = nullptr;  // [width]; null: zeros
+};
+
+void TransformRows(const RowTransform& task, float* out);
+void TransformRowsScalar(const RowTransform& task, float* out);
+
+}  // namespace kedge::codec
