@@ -1,5 +1,6 @@
 #include "store/block/block_map.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "absl/base/internal/raw_logging.h"
@@ -108,6 +109,7 @@ BlockInfo BlockMap::InfoOf(const Entry& entry) {
   info.pins = entry.pins;
   info.unsaved = (entry.flags & kUnsaved) != 0;
   info.removed = (entry.flags & kRemoved) != 0;
+  info.used_hour = entry.used_hour;
   info.lease_until_ms = int64_t{entry.lease_until} * kLeaseUnitMs;
   return info;
 }
@@ -130,6 +132,23 @@ void BlockMap::ReleaseHost(Shard& shard, uint32_t index) {
   host_.Free(std::exchange(entry.host, HostSlot{}));
   --shard.stats.host_blocks;
   shard.stats.host_bytes -= entry.image_bytes();
+  VariantStats& of_variant = VariantOf(shard, entry);
+  --of_variant.host_blocks;
+  of_variant.host_bytes -= entry.payload_bytes;
+}
+
+BlockMap::VariantStats& BlockMap::VariantOf(Shard& shard, const Entry& entry) {
+  if (entry.variant >= shard.variants.size()) shard.variants.resize(entry.variant + 1);
+  return shard.variants[entry.variant];
+}
+
+bool BlockMap::HasOtherVariant(Shard& shard, const Entry& entry) {
+  for (uint32_t index = BucketOf(shard, entry.key); index != kNoIndex;
+       index = shard.entries[index].next_in_bucket) {
+    const Entry& other = shard.entries[index];
+    if (other.key == entry.key && other.variant != entry.variant) return true;
+  }
+  return false;
 }
 
 void BlockMap::SetSsd(Shard& shard, uint32_t index, SsdLocation location) {
@@ -142,6 +161,9 @@ void BlockMap::SetSsd(Shard& shard, uint32_t index, SsdLocation location) {
   entry.flags |= kOnSsd;
   ++shard.stats.ssd_blocks;
   shard.stats.ssd_bytes += entry.image_bytes();
+  VariantStats& of_variant = VariantOf(shard, entry);
+  ++of_variant.ssd_blocks;
+  of_variant.ssd_bytes += entry.payload_bytes;
 }
 
 void BlockMap::ReleaseSsd(Shard& shard, uint32_t index) {
@@ -149,6 +171,9 @@ void BlockMap::ReleaseSsd(Shard& shard, uint32_t index) {
   if ((entry.flags & kOnSsd) == 0) return;
   --shard.stats.ssd_blocks;
   shard.stats.ssd_bytes -= entry.image_bytes();
+  VariantStats& of_variant = VariantOf(shard, entry);
+  --of_variant.ssd_blocks;
+  of_variant.ssd_bytes -= entry.payload_bytes;
   entry.flags &= static_cast<uint8_t>(~kOnSsd);
 }
 
@@ -212,6 +237,7 @@ BlockMap::Found BlockMap::Lookup(const BlockKey& key, uint64_t placement,
 void BlockMap::Touch(const BlockRef& ref) {
   Shard& shard = ShardFor(ref.id());
   const std::lock_guard<std::mutex> lock(shard.mutex);
+  shard.entries[IndexOf(ref.id())].used_hour = hour_.load(std::memory_order_relaxed);
   shard.index.Touch(IndexOf(ref.id()), Tick());
 }
 
@@ -269,8 +295,27 @@ bool BlockMap::Insert(const NewBlock& block, BlockRef* ref) {
     *ref = Pin(shard_index, index);
     return false;
   }
+  *ref = Pin(shard_index, AddLocked(shard, shard_index, block));
+  return true;
+}
+
+bool BlockMap::InsertBeside(const BlockRef& of, const NewBlock& block) {
+  const uint32_t shard_index = ShardOfId(of.id());
+  Shard& shard = shards_[shard_index];
+  const std::lock_guard<std::mutex> lock(shard.mutex);
+  const Entry& from = shard.entries[IndexOf(of.id())];
+  ABSL_RAW_CHECK(ShardOf(block.placement) == shard_index && from.key == block.key,
+                 "a variant has the key and the placement of its block");
+  if ((from.flags & kLive) == 0) return false;
+  const uint16_t used_hour = from.used_hour;
+  if (Find(shard, block.key, block.variant) != kNoIndex) return false;
+  shard.entries[AddLocked(shard, shard_index, block)].used_hour = used_hour;
+  return true;
+}
+
+uint32_t BlockMap::AddLocked(Shard& shard, uint32_t shard_index, const NewBlock& block) {
   if (shard.stats.blocks >= shard.buckets.size()) Grow(shard);
-  index = shard.entries.Add();
+  const uint32_t index = shard.entries.Add();
   ABSL_RAW_CHECK(index < (1u << (32 - kShardBits)), "a shard of the block map is full");
   uint32_t& bucket = BucketOf(shard, block.key);
   Entry& entry = shard.entries[index];
@@ -282,6 +327,7 @@ bool BlockMap::Insert(const NewBlock& block, BlockRef* ref) {
   entry.chain_depth = block.chain_depth;
   entry.variant = block.variant;
   entry.fidelity = block.fidelity;
+  entry.used_hour = hour_.load(std::memory_order_relaxed);
   entry.host = block.host;
   entry.flags = static_cast<uint8_t>(kLive | (block.unsaved ? kUnsaved : 0));
   entry.next_in_bucket = bucket;
@@ -292,11 +338,13 @@ bool BlockMap::Insert(const NewBlock& block, BlockRef* ref) {
     host_.SetOwner(entry.host, uint64_t{IdOf(shard_index, index)} + 1);
     ++shard.stats.host_blocks;
     shard.stats.host_bytes += entry.image_bytes();
+    VariantStats& of_variant = VariantOf(shard, entry);
+    ++of_variant.host_blocks;
+    of_variant.host_bytes += entry.payload_bytes;
   }
   if (block.ssd) SetSsd(shard, index, block.ssd);
   shard.gone.Erase(block.key);
-  *ref = Pin(shard_index, index);
-  return true;
+  return index;
 }
 
 bool BlockMap::AttachHost(const BlockRef& ref, HostSlot slot) {
@@ -309,6 +357,9 @@ bool BlockMap::AttachHost(const BlockRef& ref, HostSlot slot) {
   host_.SetOwner(slot, uint64_t{ref.id()} + 1);
   ++shard.stats.host_blocks;
   shard.stats.host_bytes += entry.image_bytes();
+  VariantStats& of_variant = VariantOf(shard, entry);
+  ++of_variant.host_blocks;
+  of_variant.host_bytes += entry.payload_bytes;
   // A removed one keeps the copy for those who have it pinned; it is on no list.
   if ((entry.flags & kLive) != 0) {
     shard.index.Insert(index, entry.placement, entry.chain_depth, Tick());
@@ -332,6 +383,13 @@ void BlockMap::SetUnsaved(const BlockRef& ref, bool unsaved) {
   const std::lock_guard<std::mutex> lock(shard.mutex);
   Entry& entry = shard.entries[IndexOf(ref.id())];
   entry.flags = static_cast<uint8_t>((entry.flags & ~kUnsaved) | (unsaved ? kUnsaved : 0));
+}
+
+void BlockMap::SetRecoded(const BlockRef& ref) {
+  Shard& shard = ShardFor(ref.id());
+  const std::lock_guard<std::mutex> lock(shard.mutex);
+  Entry& entry = shard.entries[IndexOf(ref.id())];
+  entry.flags = static_cast<uint8_t>((entry.flags & ~kUnsaved) | kRecoded);
 }
 
 void BlockMap::SetLeaseUntil(const BlockRef& ref, int64_t until_ms) {
@@ -388,12 +446,13 @@ void BlockMap::DropDamaged(const BlockRef& ref) {
   if (rest.ssd) Insert(rest, &unused);
 }
 
-uint32_t BlockMap::RemoveLocked(Shard& shard, const BlockKey& key) {
+uint32_t BlockMap::RemoveLocked(Shard& shard, const BlockKey& key, uint16_t variant) {
   uint32_t removed = 0;
   uint32_t index = BucketOf(shard, key);
   while (index != kNoIndex) {
     const uint32_t next = shard.entries[index].next_in_bucket;
-    if (shard.entries[index].key == key) {
+    if (shard.entries[index].key == key &&
+        (variant == kNoVariantId || shard.entries[index].variant == variant)) {
       Leave(shard, index, ResultCode::kRemoved);
       ++shard.stats.removed_blocks;
       ++removed;
@@ -406,22 +465,47 @@ uint32_t BlockMap::RemoveLocked(Shard& shard, const BlockKey& key) {
 uint32_t BlockMap::Remove(const BlockKey& key, uint64_t placement) {
   Shard& shard = shards_[ShardOf(placement)];
   const std::lock_guard<std::mutex> lock(shard.mutex);
-  return RemoveLocked(shard, key);
+  return RemoveLocked(shard, key, kNoVariantId);
 }
 
-uint32_t BlockMap::RemoveAnywhere(const BlockKey& key, bool unless_pinned, bool* pinned) {
+uint32_t BlockMap::RemoveAnywhere(const BlockKey& key, bool unless_pinned, bool* pinned,
+                                  uint16_t variant) {
   *pinned = false;
   uint32_t removed = 0;
   for (Shard& shard : shards_) {
     const std::lock_guard<std::mutex> lock(shard.mutex);
     for (uint32_t index = BucketOf(shard, key); unless_pinned && index != kNoIndex;
          index = shard.entries[index].next_in_bucket) {
-      if (shard.entries[index].key == key && shard.entries[index].pins != 0) *pinned = true;
+      const Entry& entry = shard.entries[index];
+      const bool meant = variant == kNoVariantId || entry.variant == variant;
+      if (entry.key == key && meant && entry.pins != 0) *pinned = true;
     }
     if (*pinned) return removed;
-    removed += RemoveLocked(shard, key);
+    removed += RemoveLocked(shard, key, variant);
   }
   return removed;
+}
+
+bool BlockMap::Replace(BlockRef ref) {
+  Shard& shard = ShardFor(ref.id());
+  const uint32_t index = IndexOf(ref.id());
+  const std::lock_guard<std::mutex> lock(shard.mutex);
+  Entry& entry = shard.entries[index];
+  if ((entry.flags & kLive) == 0 || entry.pins != 1 || !HasOtherVariant(shard, entry)) {
+    // The pin is given back under the lock that is held.
+    ref.id_ = kNoBlock;
+    if (--entry.pins == 0) {
+      --shard.stats.pinned_blocks;
+      FreeIfUnused(shard, index);
+    }
+    return false;
+  }
+  ref.id_ = kNoBlock;
+  entry.pins = 0;
+  --shard.stats.pinned_blocks;
+  ++shard.stats.replaced_blocks;
+  Leave(shard, index, ResultCode::kEvicted);
+  return true;
 }
 
 void BlockMap::CountAsInHostForTest(const BlockRef& ref) {
@@ -486,8 +570,12 @@ bool BlockMap::EvictHost(BlockId id) {
     ReleaseHost(shard, index);
     return true;
   }
-  ++shard.stats.evicted_host_blocks;
-  shard.stats.evicted_host_bytes += entry.image_bytes();
+  if ((entry.flags & kRecoded) != 0) {
+    ++shard.stats.replaced_blocks;
+  } else {
+    ++shard.stats.evicted_host_blocks;
+    shard.stats.evicted_host_bytes += entry.image_bytes();
+  }
   Leave(shard, index, ResultCode::kEvicted);
   return true;
 }
@@ -509,12 +597,27 @@ BlockMap::Stats BlockMap::stats() const {
     sum.evicted_ssd_blocks += part.evicted_ssd_blocks;
     sum.evicted_ssd_bytes += part.evicted_ssd_bytes;
     sum.removed_blocks += part.removed_blocks;
+    sum.replaced_blocks += part.replaced_blocks;
     sum.memory_bytes += shard.entries.memory_bytes() + shard.index.memory_bytes() +
                         GoneSet::memory_bytes() + shard.buckets.capacity() * sizeof(uint32_t) +
                         sizeof(Shard);
   }
   sum.memory_bytes += sizeof(VariantTable);
   return sum;
+}
+
+std::vector<BlockMap::VariantStats> BlockMap::variant_stats() const {
+  std::vector<VariantStats> sums(variants_.count());
+  for (Shard& shard : shards_) {
+    const std::lock_guard<std::mutex> lock(shard.mutex);
+    for (size_t id = 0; id < std::min(sums.size(), shard.variants.size()); ++id) {
+      sums[id].host_blocks += shard.variants[id].host_blocks;
+      sums[id].host_bytes += shard.variants[id].host_bytes;
+      sums[id].ssd_blocks += shard.variants[id].ssd_blocks;
+      sums[id].ssd_bytes += shard.variants[id].ssd_bytes;
+    }
+  }
+  return sums;
 }
 
 }  // namespace kedge

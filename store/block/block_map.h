@@ -83,6 +83,7 @@ struct BlockInfo {
   bool unsaved = false;  // in host memory, and not yet given to the SSD tier
   bool removed = false;  // out of sight, kept by pins
   int64_t lease_until_ms = 0;
+  uint16_t used_hour = 0;  // of BlockMap::SetHour
 
   ImageLayout layout() const { return {header_bytes, payload_bytes}; }
   TierId tier() const { return host ? TierId::kHost : ssd ? TierId::kSsd : TierId::kNone; }
@@ -137,12 +138,19 @@ class BlockMap {
   // place of an older one.
   bool Insert(const NewBlock& block, BlockRef* ref);
 
+  // A variant on the SSD, made from the block that `of` pins; it must have its placement. False
+  // when that one was removed meanwhile, or the variant is held already: nothing changes then.
+  bool InsertBeside(const BlockRef& of, const NewBlock& block);
+
   // A copy came back to host memory. False (the slot stays the caller's) when there is one already.
   bool AttachHost(const BlockRef& ref, HostSlot slot);
   // The block was written. False when it has been removed meanwhile: the location is not kept (a
   // tombstone follows it).
   bool AttachSsd(const BlockRef& ref, SsdLocation location);
   void SetUnsaved(const BlockRef& ref, bool unsaved);
+  // The SSD has it as another variant, which is what it will be from now on: it is not unsaved any
+  // more, and when it leaves host memory it was replaced, not evicted.
+  void SetRecoded(const BlockRef& ref);
   void SetLeaseUntil(const BlockRef& ref, int64_t until_ms);
   // The copy at `location` is gone (kEvicted) or damaged (kCorrupt). With no host copy the block is
   // gone. False: it was not there.
@@ -151,10 +159,15 @@ class BlockMap {
   // The host copy of a pinned block is damaged. The pins go on; new lookups see what is left.
   void DropDamaged(const BlockRef& ref);
 
-  // Takes all variants out of sight. Number of variants; 0 when none was held. `unless_pinned`:
-  // nothing happens and `*pinned` is set when one is in use.
+  // Takes all variants out of sight, or the one that is named (kNoVariantId: all). Number of
+  // variants; 0 when none was held. `unless_pinned`: nothing happens and `*pinned` is set when one
+  // is in use.
   uint32_t Remove(const BlockKey& key, uint64_t placement);
-  uint32_t RemoveAnywhere(const BlockKey& key, bool unless_pinned, bool* pinned);
+  uint32_t RemoveAnywhere(const BlockKey& key, bool unless_pinned, bool* pinned,
+                          uint16_t variant = kNoVariantId);
+  // A pinned block whose key is held in a variant that takes its place: out of sight, remembered as
+  // evicted. False when it is pinned by others too (leased, being read): it stays.
+  bool Replace(BlockRef ref);
   ResultCode WhyGone(const BlockKey& key, uint64_t placement) const;
 
   // Pins every variant of a key, whatever its placement.
@@ -195,9 +208,23 @@ class BlockMap {
     uint64_t evicted_ssd_blocks = 0;  // left the SSD
     uint64_t evicted_ssd_bytes = 0;
     uint64_t removed_blocks = 0;
-    uint64_t memory_bytes = 0;  // of all tables
+    uint64_t replaced_blocks = 0;  // left for a smaller variant of theirs
+    uint64_t memory_bytes = 0;     // of all tables
   };
   Stats stats() const;
+
+  struct VariantStats {
+    uint64_t host_blocks = 0;
+    uint64_t host_bytes = 0;  // of payloads
+    uint64_t ssd_blocks = 0;
+    uint64_t ssd_bytes = 0;
+  };
+  // What each variant has, by id; as many as there are names.
+  std::vector<VariantStats> variant_stats() const;
+
+  // The hour that Touch and Insert note, so that what was not used for long is known. Hours count
+  // from any begin; a block of a recovery begins at the hour of the start.
+  void SetHour(uint16_t hour) { hour_.store(hour, std::memory_order_relaxed); }
 
   // Gives a block without host memory its place in the eviction order, so that a test can count
   // what a block costs without the memory of 100,000 slots.
@@ -206,7 +233,7 @@ class BlockMap {
  private:
   friend class BlockRef;
 
-  enum Flag : uint8_t { kLive = 1, kRemoved = 2, kUnsaved = 4, kOnSsd = 8 };
+  enum Flag : uint8_t { kLive = 1, kRemoved = 2, kUnsaved = 4, kOnSsd = 8, kRecoded = 16 };
 
   // Every byte here is paid for each block: 96 of them.
   struct Entry {
@@ -225,6 +252,7 @@ class BlockMap {
     uint16_t variant = kNoVariantId;
     Fidelity fidelity = Fidelity::kLossless;
     uint8_t flags = 0;
+    uint16_t used_hour = 0;
 
     uint64_t image_bytes() const { return ImageLayout{header_bytes, payload_bytes}.image_bytes(); }
     SsdLocation ssd() const {
@@ -243,6 +271,7 @@ class BlockMap {
     PrefixIndex index;
     GoneSet gone;
     Stats stats;
+    std::vector<VariantStats> variants;  // by id; grows with the first block of a variant
   };
 
   static uint32_t ShardOf(uint64_t placement);
@@ -261,13 +290,16 @@ class BlockMap {
   static uint32_t Find(Shard& shard, const BlockKey& key, uint16_t variant);
   static BlockInfo InfoOf(const Entry& entry);
   void Grow(Shard& shard);
+  uint32_t AddLocked(Shard& shard, uint32_t shard_index, const NewBlock& block);
   void Hide(Shard& shard, uint32_t index);
   void ReleaseHost(Shard& shard, uint32_t index);
   void SetSsd(Shard& shard, uint32_t index, SsdLocation location);
   void ReleaseSsd(Shard& shard, uint32_t index);
   void Leave(Shard& shard, uint32_t index, ResultCode reason);
   void FreeIfUnused(Shard& shard, uint32_t index);
-  uint32_t RemoveLocked(Shard& shard, const BlockKey& key);
+  uint32_t RemoveLocked(Shard& shard, const BlockKey& key, uint16_t variant);
+  static bool HasOtherVariant(Shard& shard, const Entry& entry);
+  static VariantStats& VariantOf(Shard& shard, const Entry& entry);
   bool MayGo(const Entry& entry) const {
     return entry.pins == 0 &&
            ((entry.flags & kUnsaved) == 0 || !keep_unsaved_.load(std::memory_order_relaxed));
@@ -277,6 +309,7 @@ class BlockMap {
   VariantTable variants_;
   std::atomic<uint64_t> tick_{1};
   std::atomic<bool> keep_unsaved_{false};
+  std::atomic<uint16_t> hour_{0};
   mutable std::array<Shard, kShards> shards_;
 };
 

@@ -107,6 +107,68 @@ TEST_F(BlockMapTest, ALossyCopyIsNoLosslessOne) {
   EXPECT_EQ(CodeOf(1), ResultCode::kNoVariant);
 }
 
+TEST_F(BlockMapTest, CountsWhatEachVariantTakes) {
+  Insert(Block(1));
+  Insert(Block(2));
+  NewBlock lossy = Block(1);
+  lossy.variant = kivi_;
+  lossy.fidelity = Fidelity::kQuantized;
+  Insert(lossy);
+  auto stats = map_.variant_stats();
+  ASSERT_EQ(stats.size(), 2u);
+  EXPECT_EQ(stats[raw_].host_blocks, 2u);
+  EXPECT_EQ(stats[raw_].host_bytes, 2u * 4096);
+  EXPECT_EQ(stats[kivi_].host_blocks, 1u);
+  bool pinned = false;
+  EXPECT_EQ(map_.RemoveAnywhere(KeyOf(1), true, &pinned, kivi_), 1u);
+  EXPECT_EQ(CodeOf(1), ResultCode::kOk) << "the other one stays";
+  EXPECT_EQ(map_.variant_stats()[kivi_].host_blocks, 0u);
+  EXPECT_EQ(map_.RemoveAnywhere(KeyOf(1), true, &pinned), 1u);
+  EXPECT_EQ(map_.variant_stats()[raw_].host_blocks, 1u);
+}
+
+TEST_F(BlockMapTest, AVariantBesideABlockTakesItsPlaceUnlessOthersUseIt) {
+  Insert(Block(1));
+  const uint16_t kivi[] = {kivi_};
+  NewBlock lossy = Block(1, /*in_host=*/false);
+  lossy.variant = kivi_;
+  lossy.fidelity = Fidelity::kQuantized;
+  const ImageLayout layout{lossy.header_bytes, lossy.payload_bytes};
+  lossy.ssd = {1, 2, static_cast<uint32_t>(layout.image_bytes() / kDiskPageBytes)};
+
+  BlockMap::Found raw = map_.Lookup(KeyOf(1), 0, {});
+  ASSERT_EQ(raw.code, ResultCode::kOk);
+  EXPECT_FALSE(map_.Replace(raw.ref.Share())) << "there is nothing in its place";
+  EXPECT_TRUE(map_.InsertBeside(raw.ref, lossy));
+  EXPECT_FALSE(map_.InsertBeside(raw.ref, lossy)) << "held already";
+  EXPECT_EQ(map_.Lookup(KeyOf(1), 0, kivi).info.tier(), TierId::kSsd);
+  EXPECT_FALSE(map_.Replace(raw.ref.Share())) << "two pins";
+  EXPECT_EQ(CodeOf(1), ResultCode::kOk);
+  EXPECT_TRUE(map_.Replace(std::move(raw.ref)));
+  EXPECT_EQ(CodeOf(1), ResultCode::kNoVariant);
+  EXPECT_EQ(map_.stats().replaced_blocks, 1u);
+  EXPECT_EQ(map_.stats().pinned_blocks, 0u);
+
+  // What was removed meanwhile gets none.
+  Insert(Block(2));
+  const BlockMap::Found gone = map_.Lookup(KeyOf(2), 0, {});
+  map_.Remove(KeyOf(2), 0);
+  NewBlock late = lossy;
+  late.key = KeyOf(2);
+  EXPECT_FALSE(map_.InsertBeside(gone.ref, late));
+}
+
+TEST_F(BlockMapTest, KnowsTheHourOfTheLastUse) {
+  map_.SetHour(5);
+  Insert(Block(1));
+  const BlockMap::Found found = map_.Lookup(KeyOf(1), 0, {});
+  EXPECT_EQ(found.info.used_hour, 5);
+  map_.SetHour(9);
+  EXPECT_EQ(map_.Describe(found.ref).used_hour, 5);
+  map_.Touch(found.ref);
+  EXPECT_EQ(map_.Describe(found.ref).used_hour, 9);
+}
+
 TEST_F(BlockMapTest, PinnedBlocksAreNotEvicted) {
   BlockRef pin = Insert(Block(1));
   EXPECT_FALSE(map_.Coldest());

@@ -40,4 +40,9 @@ absl::StatusOr<uint16_t> VariantTable::Intern(const Variant& variant) {
   return id;
 }
 
+uint16_t VariantTable::count() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return count_;
+}
+
 }  // namespace kedge

@@ -27,6 +27,7 @@ class VariantTable {
   uint16_t Find(const Variant& variant) const;
   // `id` came from Intern or Find.
   const Variant& Name(uint16_t id) const { return names_[id]; }
+  uint16_t count() const;
 
  private:
   static constexpr size_t kPlaces = 2 * kNamesMax;  // open addressing, at most half full
@@ -34,8 +35,8 @@ class VariantTable {
 
   std::array<Variant, kNamesMax> names_{};
   std::array<std::atomic<uint16_t>, kPlaces>
-      places_{};      // id + 1; 0: free. Set after the name is written
-  std::mutex mutex_;  // of Intern
+      places_{};              // id + 1; 0: free. Set after the name is written
+  mutable std::mutex mutex_;  // of Intern
   uint16_t count_ = 0;
 };
 

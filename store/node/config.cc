@@ -11,6 +11,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "store/node/byte_size.h"
+#include "store/tier/recode_policy.h"
 #include "store/tier/tier_host.h"
 #include "store/world/limits.h"
 
@@ -36,11 +37,15 @@ struct Choice {
 };
 struct Texts {
   std::vector<std::string> Config::*field;
+  bool may_be_empty = false;
+};
+struct Flag {
+  bool Config::*field;
 };
 
 struct Field {
   std::string name;  // in the file; flags have '-' for '_'
-  std::variant<Size, Number, Text, Choice, Texts> kind;
+  std::variant<Size, Number, Text, Choice, Texts, Flag> kind;
   std::string help;
 };
 
@@ -67,6 +72,14 @@ const std::vector<Field>& Fields() {
       {"drain_ms", Number{&Config::drain_ms, 0, 3'600'000},
        "After SIGTERM: time to finish puts and to write what is unsaved"},
       {"threads", Number{&Config::threads, 1, 256}, "Threads for the SSD"},
+      {"recode", Texts{&Config::recode, true},
+       "What the SSD holds in place of what was put: 'ssd: kivi4g32', 'ssd after 7d: kivi2g32', "
+       "'tenant 42: ssd: raw'; may be repeated. Default: what was put"},
+      {"profiles", Texts{&Config::profiles, true},
+       "Model profile (tools/profile_model): which lossy variants its model may have; may be "
+       "repeated"},
+      {"allow_unprofiled", Flag{&Config::allow_unprofiled},
+       "true: lossy variants of models without a profile are taken, unmeasured"},
       {"log_level", Choice{&Config::log_level, {"trace", "debug", "info", "warn", "error", "off"}},
        "Of the log on standard error"},
   };
@@ -140,9 +153,22 @@ struct Setter {
     return absl::OkStatus();
   }
   absl::Status operator()(const Texts& kind) const {
-    if (values.empty()) return absl::InvalidArgumentError("at least one value is needed");
+    std::vector<std::string> texts = values;
+    if (kind.may_be_empty) std::erase(texts, "");
+    if (texts.empty() && !kind.may_be_empty) {
+      return absl::InvalidArgumentError("at least one value is needed");
+    }
     if (absl::Status status = Printable(); !status.ok()) return status;
-    config->*kind.field = values;
+    config->*kind.field = std::move(texts);
+    return absl::OkStatus();
+  }
+  absl::Status operator()(const Flag& kind) const {
+    if (absl::Status status = One(); !status.ok()) return status;
+    if (values[0] != "true" && values[0] != "false") {
+      return absl::InvalidArgumentError(
+          absl::StrCat("'", values[0], "' is neither true nor false"));
+    }
+    config->*kind.field = values[0] == "true";
     return absl::OkStatus();
   }
 };
@@ -167,6 +193,7 @@ struct Printer {
     for (const std::string& text : config.*kind.field) out << YAML::DoubleQuoted << text;
     out << YAML::EndSeq;
   }
+  void operator()(const Flag& kind) const { out << (config.*kind.field ? "true" : "false"); }
 };
 
 // HOST:PORT with a port from 0 to 65535.
@@ -184,6 +211,33 @@ absl::Status CheckHostPort(const std::string& field, std::string_view text) {
   return absl::OkStatus();
 }
 
+// Pairs of texts, and texts, as lines "name: value". False when there is anything else.
+bool ReadPairs(const YAML::Node& node, std::vector<std::string>* lines) {
+  std::vector<std::string> read;
+  const auto pairs = [&](const YAML::Node& map) {
+    for (const auto& pair : map) {
+      if (!pair.first.IsScalar() || !pair.second.IsScalar()) return false;
+      read.push_back(absl::StrCat(pair.first.Scalar(), ": ", pair.second.Scalar()));
+    }
+    return true;
+  };
+  if (node.IsMap()) {
+    if (!pairs(node)) return false;
+  } else if (node.IsSequence()) {
+    for (const YAML::Node& entry : node) {
+      if (entry.IsScalar()) {
+        read.push_back(entry.Scalar());
+      } else if (!entry.IsMap() || !pairs(entry)) {
+        return false;
+      }
+    }
+  } else {
+    return false;
+  }
+  *lines = std::move(read);
+  return true;
+}
+
 absl::Status ApplyNode(const YAML::Node& root, Config* config) {
   if (root.IsNull()) return absl::OkStatus();
   if (!root.IsMap()) return absl::InvalidArgumentError("config: the file is not a map of fields");
@@ -199,7 +253,9 @@ absl::Status ApplyNode(const YAML::Node& root, Config* config) {
       return absl::InvalidArgumentError(absl::StrCat(where, ": unknown field"));
     }
     std::vector<std::string> values;
-    if (entry.second.IsScalar()) {
+    if (name == "recode" && ReadPairs(entry.second, &values)) {
+      // `recode: {ssd: kivi4g32}`, or a list with such entries
+    } else if (entry.second.IsScalar()) {
       values.push_back(entry.second.Scalar());
     } else if (entry.second.IsSequence()) {
       for (const YAML::Node& value : entry.second) {
@@ -261,6 +317,13 @@ absl::Status CheckConfig(const Config& config) {
     return absl::InvalidArgumentError(
         absl::StrCat("host_capacity: ", FormatByteSize(config.host_capacity),
                      " is less than the largest block needs, ", FormatByteSize(kHostExtentBytes)));
+  }
+  const absl::StatusOr<RecodePolicy> recode = RecodePolicy::Parse(config.recode);
+  if (!recode.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("recode: ", recode.status().message()));
+  }
+  if (!recode->empty() && config.ssd_path.empty()) {
+    return absl::InvalidArgumentError("recode: needs ssd_path");
   }
   if (config.durability == "ssd" && config.ssd_path.empty()) {
     return absl::InvalidArgumentError("durability: ssd needs ssd_path");

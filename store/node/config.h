@@ -30,7 +30,10 @@ struct Config {
   uint64_t put_idle_ms = 10'000;
   uint64_t sessions_max = 4096;
   uint64_t drain_ms = 20'000;
-  uint64_t threads = 4;  // of the executor: SSD reads and writes
+  uint64_t threads = 4;               // of the executor: SSD reads and writes, recoding
+  std::vector<std::string> recode;    // lines of store/tier/recode_policy.h; empty: never
+  std::vector<std::string> profiles;  // paths of model profiles
+  bool allow_unprofiled = false;      // lossy blocks of models without a profile are taken
   std::string log_level = "info";
 
   friend bool operator==(const Config&, const Config&) = default;

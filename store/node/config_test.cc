@@ -62,6 +62,41 @@ TEST(ConfigTest, WhatIsPrintedReadsBackTheSame) {
   EXPECT_EQ(again, config);
 }
 
+TEST(ConfigTest, RecodingIsSaidInLinesAListOrAMap) {
+  const std::vector<std::string> lines = {"host: raw", "ssd: kivi4g32", "ssd after 7d: kivi2g32"};
+  Config as_map, as_list, as_texts;
+  ASSERT_TRUE(
+      ApplyYaml("ssd_path: /x\nrecode: {host: raw, ssd: kivi4g32, ssd after 7d: kivi2g32}\n",
+                &as_map)
+          .ok());
+  ASSERT_TRUE(
+      ApplyYaml("recode:\n- host: raw\n- ssd: kivi4g32\n- ssd after 7d: kivi2g32\n", &as_list)
+          .ok());
+  ASSERT_TRUE(
+      ApplyYaml("recode: ['host: raw', 'ssd: kivi4g32', 'ssd after 7d: kivi2g32']\n", &as_texts)
+          .ok());
+  EXPECT_EQ(as_map.recode, lines);
+  EXPECT_EQ(as_list.recode, lines);
+  EXPECT_EQ(as_texts.recode, lines);
+  EXPECT_TRUE(CheckConfig(as_map).ok());
+  as_map.profiles = {"/a", "/b"};
+  as_map.allow_unprofiled = true;
+  Config again;
+  ASSERT_TRUE(ApplyYaml(ToYaml(as_map), &again).ok()) << ToYaml(as_map);
+  EXPECT_EQ(again, as_map);
+
+  const auto line = Parse({"--ssd-path=/x", "--recode=ssd: kivi4g32", "--recode=tenant 3: ssd: raw",
+                           "--allow-unprofiled=true"});
+  ASSERT_TRUE(line.ok()) << line.status();
+  EXPECT_EQ(line->config.recode.size(), 2u);
+  EXPECT_TRUE(line->config.allow_unprofiled);
+  ExpectError(Parse({"--ssd-path=/x", "--recode=ssd: zip"}).status(), {"recode", "zip"});
+  ExpectError(Parse({"--recode=ssd: kivi4g32"}).status(), {"recode", "ssd_path"});
+  ExpectError(Parse({"--allow-unprofiled=yes"}).status(), {"--allow-unprofiled", "'yes'"});
+  Config config;
+  ExpectError(ApplyYaml("recode: {ssd: [a]}\n", &config), {"recode"});
+}
+
 TEST(ConfigTest, ErrorsNameTheFieldAndTheValue) {
   ExpectError(Parse({"--host-capacity=64Q"}).status(), {"--host-capacity", "64Q"});
   ExpectError(Parse({"--host-capacity=1MiB"}).status(), {"host_capacity", "1MiB"});

@@ -40,6 +40,12 @@ std::string BytesOf(const BlockKey& key) {
   return std::string(reinterpret_cast<const char*>(key.bytes.data()), key.bytes.size());
 }
 
+std::string RopeText(const BlockHeader& header) {
+  if (header.rope == RopeState::kNone) return "none";
+  if (header.rope == RopeState::kUnrotated) return "un-rotated";
+  return absl::StrCat("rotated from ", header.rope_base_position);
+}
+
 void Fill(const Node::Inspected& seen, pb::VariantInfo* out) {
   const BlockHeader& header = seen.header;
   out->set_variant(std::string(header.variant.view()));
@@ -56,6 +62,9 @@ void Fill(const Node::Inspected& seen, pb::VariantInfo* out) {
   out->set_shape(header.shape.opaque() ? "opaque" : header.shape.ToString());
   out->set_pins(seen.info.pins);
   out->set_lease_ms_left(static_cast<uint64_t>(seen.lease_ms_left));
+  if (!header.model.is_zero()) out->set_model(header.model.ToHex());
+  out->set_tenant(header.tenant);
+  out->set_rope(RopeText(header));
   if (seen.info.ssd) {
     out->set_ssd_location(
         absl::StrCat("segment ", seen.info.ssd.segment, " page ", seen.info.ssd.page));
@@ -88,6 +97,14 @@ class Service final : public pb::Control::Service {
       ssd->set_capacity_bytes(status.ssd_capacity_bytes);
       ssd->set_used_bytes(status.ssd_used_bytes);
       ssd->set_blocks(status.blocks.ssd_blocks);
+    }
+    for (const VariantStatus& held : status.variants) {
+      pb::VariantStatus* variant = reply->add_variants();
+      variant->set_variant(held.variant);
+      variant->set_host_blocks(held.stats.host_blocks);
+      variant->set_host_bytes(held.stats.host_bytes);
+      variant->set_ssd_blocks(held.stats.ssd_blocks);
+      variant->set_ssd_bytes(held.stats.ssd_bytes);
     }
     reply->set_sessions(status.sessions);
     reply->set_leases(status.leases);
@@ -138,6 +155,23 @@ class Service final : public pb::Control::Service {
     node_.Remove(*key, request->force(), [removed](absl::StatusOr<uint32_t> count) {
       removed->set_value(std::move(count));
     });
+    const absl::StatusOr<uint32_t> count = result.get();
+    if (!count.ok()) return ToGrpc(count.status());
+    reply->set_variants(*count);
+    return grpc::Status::OK;
+  }
+
+  grpc::Status RemoveVariant(grpc::ServerContext*, const pb::RemoveVariantRequest* request,
+                             pb::RemoveReply* reply) override {
+    const absl::StatusOr<BlockKey> key = KeyOf(request->key());
+    if (!key.ok()) return ToGrpc(key.status());
+    const absl::StatusOr<Variant> variant = Variant::Parse(request->variant());
+    if (!variant.ok()) return ToGrpc(variant.status());
+    auto removed = std::make_shared<std::promise<absl::StatusOr<uint32_t>>>();
+    auto result = removed->get_future();
+    node_.RemoveVariant(
+        *key, *variant, request->force(),
+        [removed](absl::StatusOr<uint32_t> count) { removed->set_value(std::move(count)); });
     const absl::StatusOr<uint32_t> count = result.get();
     if (!count.ok()) return ToGrpc(count.status());
     reply->set_variants(*count);

@@ -60,6 +60,10 @@ TEST_F(ControlServiceTest, AnswersWhatAnOperatorAsks) {
   EXPECT_EQ(inspected.variants(0).variant(), "raw");
   EXPECT_EQ(inspected.variants(0).parts(), 4u);
   EXPECT_EQ(inspected.variants(0).tiers_size(), 2);
+  ASSERT_EQ(status.variants_size(), 1);
+  EXPECT_EQ(status.variants(0).variant(), "raw");
+  EXPECT_EQ(status.variants(0).host_bytes(), block.payload.size());
+  EXPECT_EQ(status.variants(0).ssd_blocks(), 1u);
 
   grpc::ClientContext verify_context;
   pb::VerifyReply verified;
@@ -81,6 +85,32 @@ TEST_F(ControlServiceTest, AnswersWhatAnOperatorAsks) {
   grpc::ClientContext again_context;
   EXPECT_EQ(stub_->Remove(&again_context, remove, &removed).error_code(),
             grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(client.Get(block), ResultCode::kRemoved);
+}
+
+TEST_F(ControlServiceTest, RemovesOneVariant) {
+  TestClient client(world_);
+  const TestBlock block = MakeModelTestBlock(1);
+  ASSERT_EQ(client.Put(block, kDurabilitySsd), ResultCode::kOk);
+  grpc::ClientContext inspect_context;
+  pb::InspectRequest inspect;
+  inspect.set_key(Bytes(block.header.key));
+  pb::InspectReply inspected;
+  ASSERT_TRUE(stub_->Inspect(&inspect_context, inspect, &inspected).ok());
+  EXPECT_EQ(inspected.variants(0).model(), block.header.model.ToHex());
+  EXPECT_EQ(inspected.variants(0).rope(), "rotated from 0");
+
+  const auto remove = [&](const std::string& variant) {
+    grpc::ClientContext context;
+    pb::RemoveVariantRequest request;
+    request.set_key(Bytes(block.header.key));
+    request.set_variant(variant);
+    pb::RemoveReply reply;
+    return stub_->RemoveVariant(&context, request, &reply).error_code();
+  };
+  EXPECT_EQ(remove("NO"), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(remove("kivi4g32"), grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(remove("raw"), grpc::StatusCode::OK);
   EXPECT_EQ(client.Get(block), ResultCode::kRemoved);
 }
 

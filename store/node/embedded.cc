@@ -28,7 +28,15 @@ class EmbeddedNodeImpl final : public EmbeddedNode {
     NodeOptions node_options;
     node_options.node_id = "embedded";
     node_options.seed = EntropySeed();
+    absl::StatusOr<RecodePolicy> recode = RecodePolicy::Parse(options.recode);
+    if (!recode.ok()) return recode.status();
+    node_options.recode = *std::move(recode);
     NodeParts parts;
+    parts.profiles = std::make_unique<ProfileSet>();
+    if (options.allow_unprofiled) parts.profiles->AllowUnprofiled();
+    for (const std::string& path : options.profiles) {
+      if (absl::Status status = parts.profiles->Load(path); !status.ok()) return status;
+    }
     parts.clock = &clock_;
     parts.executor = executor_.get();
     parts.disk = disk_.get();
@@ -86,10 +94,27 @@ absl::Status SetOption(std::string_view name, std::string_view value, EmbeddedOp
     options->ssd_directory = std::string(value);
     return absl::OkStatus();
   }
+  if (name == "recode") {
+    options->recode.emplace_back(value);
+    const absl::Status status = RecodePolicy::Parse(options->recode).status();
+    return status.ok() ? status : wrong(status.message());
+  }
+  if (name == "profile") {
+    if (value.empty()) return wrong("a path is missing");
+    options->profiles.emplace_back(value);
+    return absl::OkStatus();
+  }
+  if (name == "allow_unprofiled") {
+    if (value != "true" && value != "false") return wrong("is neither true nor false");
+    options->allow_unprofiled = value == "true";
+    return absl::OkStatus();
+  }
   uint64_t* bytes = name == "host"       ? &options->host_bytes
                     : name == "ssd_size" ? &options->ssd_bytes
                                          : nullptr;
-  if (bytes == nullptr) return wrong("unknown option; known are host, ssd, ssd_size");
+  if (bytes == nullptr)
+    return wrong(
+        "unknown option; known are host, ssd, ssd_size, recode, profile, allow_unprofiled");
   const absl::StatusOr<uint64_t> parsed = ParseByteSize(value);
   if (!parsed.ok()) return wrong(parsed.status().message());
   *bytes = *parsed;

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "store/transfer/transport.h"
@@ -15,10 +16,14 @@ struct EmbeddedOptions {
   uint64_t host_bytes = 256ull << 20;
   std::string ssd_directory;  // empty: no SSD tier
   uint64_t ssd_bytes = 1ull << 30;
+  std::vector<std::string> recode;    // as in a kedged's config
+  std::vector<std::string> profiles;  // paths
+  bool allow_unprofiled = false;
 };
 
-// Parses "embedded:" or "embedded:?host=256MiB&ssd=/path&ssd_size=1GiB". InvalidArgument names the
-// part and its value.
+// Parses "embedded:" or "embedded:?host=256MiB&ssd=/path&ssd_size=1GiB"; also "recode=ssd:
+// kivi4g32" and "profile=/path" (both may be repeated) and "allow_unprofiled=true". InvalidArgument
+// names the part and its value.
 absl::StatusOr<EmbeddedOptions> ParseEmbeddedAddress(const std::string& address);
 
 // Any thread. Destruction drains the node (what was acknowledged as durable is on disk); transports

@@ -27,8 +27,16 @@ TEST(EmbeddedTest, AddressesSayWhatTheNodeIs) {
   EXPECT_EQ(options->host_bytes, 128ull << 20);
   EXPECT_EQ(options->ssd_directory, "/tmp/x");
   EXPECT_EQ(options->ssd_bytes, 2ull << 30);
+  const auto lossy = ParseEmbeddedAddress(
+      "embedded:?recode=ssd: kivi4g32&recode=ssd after 1d: "
+      "kivi2g32&profile=/p&allow_unprofiled=true");
+  ASSERT_TRUE(lossy.ok()) << lossy.status();
+  EXPECT_EQ(lossy->recode.size(), 2u);
+  EXPECT_EQ(lossy->profiles, std::vector<std::string>{"/p"});
+  EXPECT_TRUE(lossy->allow_unprofiled);
   for (const char* wrong : {"tcp://x", "embedded:x", "embedded:?host", "embedded:?host=a lot",
-                            "embedded:?color=red", "embedded:?ssd="}) {
+                            "embedded:?color=red", "embedded:?ssd=", "embedded:?recode=zip",
+                            "embedded:?profile=", "embedded:?allow_unprofiled=maybe"}) {
     EXPECT_EQ(ParseEmbeddedAddress(wrong).status().code(), absl::StatusCode::kInvalidArgument)
         << wrong;
   }

@@ -130,7 +130,15 @@ class Kedged {
     options.put_idle_ms = static_cast<uint32_t>(config_.put_idle_ms);
     options.sessions_max = static_cast<uint32_t>(config_.sessions_max);
     options.seed = EntropySeed();
+    options.recode = *RecodePolicy::Parse(config_.recode);  // CheckConfig has read it
     NodeParts parts;
+    parts.profiles = std::make_unique<ProfileSet>();
+    if (config_.allow_unprofiled) parts.profiles->AllowUnprofiled();
+    for (const std::string& path : config_.profiles) {
+      if (absl::Status status = parts.profiles->Load(path); !status.ok()) {
+        return absl::Status(status.code(), absl::StrCat("profiles: ", status.message()));
+      }
+    }
     parts.clock = &clock_;
     parts.executor = executor_.get();
     parts.disk = disk_.get();

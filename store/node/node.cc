@@ -44,6 +44,9 @@ Node::Node(NodeOptions options, NodeParts parts)
       map_(*host_),
       room_(*host_, map_),
       ssd_index_(std::move(parts.ssd_index)),
+      profiles_(parts.profiles != nullptr ? std::move(parts.profiles)
+                                          : std::make_unique<ProfileSet>()),
+      recoder_(options_.recode, *profiles_),
       random_(options_.seed),
       leases_({kLeasesPerSessionMax, kLeasedBlocksMax}, random_.Next()) {}
 
@@ -78,7 +81,7 @@ absl::Status Node::Open() {
     if (!ssd.ok()) return ssd.status();
     ssd_ = *std::move(ssd);
   }
-  mover_ = std::make_unique<Mover>(map_, *host_, room_, ssd_.get(), executor_, clock_);
+  mover_ = std::make_unique<Mover>(map_, *host_, room_, ssd_.get(), executor_, clock_, &recoder_);
   mover_->OnProgress([this] {
     if (!puts_wait_.load(std::memory_order_relaxed)) return;
     transport_->Post([this] { RetryPutWaits(); });

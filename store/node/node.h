@@ -31,6 +31,9 @@
 #include "store/node/session.h"
 #include "store/tier/host_room.h"
 #include "store/tier/mover.h"
+#include "store/tier/profile_set.h"
+#include "store/tier/recode_policy.h"
+#include "store/tier/recoder.h"
 #include "store/tier/ssd_index.h"
 #include "store/tier/tier_host.h"
 #include "store/tier/tier_ssd.h"
@@ -57,6 +60,7 @@ struct NodeOptions {
   uint32_t silence_ms =
       kSilenceMs;        // a session with no frame for so long, and something under way, ends
   SsdTier::Options ssd;  // with NodeParts::ssd_index
+  RecodePolicy recode;   // what the SSD holds in place of what was put
   uint64_t seed = 1;     // of session, slot and lease ids; EntropySeed() outside of tests
 };
 
@@ -67,13 +71,20 @@ struct NodeParts {
   Executor* executor = nullptr;
   Disk* disk = nullptr;  // with an SSD
   std::unique_ptr<HostTier> host;
-  std::unique_ptr<SsdIndex> ssd_index;  // null: no SSD tier
+  std::unique_ptr<SsdIndex> ssd_index;   // null: no SSD tier
+  std::unique_ptr<ProfileSet> profiles;  // null: none, and no lossy block is taken
   std::function<absl::StatusOr<std::unique_ptr<Transport>>(TransportHandler&)> make_transport;
 };
 
 struct DrainReport {
   uint64_t flushed_blocks = 0;
   uint64_t left_blocks = 0;  // the deadline came first
+};
+
+// What one variant takes; bytes are of payloads.
+struct VariantStatus {
+  std::string variant;
+  BlockMap::VariantStats stats;
 };
 
 struct NodeStatus {
@@ -88,6 +99,7 @@ struct NodeStatus {
   uint64_t puts_open = 0;
   uint64_t write_backlog = 0;
   BlockMap::Stats blocks;
+  std::vector<VariantStatus> variants;  // that are held
   uint64_t host_capacity_bytes = 0;
   uint64_t host_used_bytes = 0;
   bool has_ssd = false;
@@ -138,6 +150,9 @@ class Node final : private TransportHandler {
   // Number of variants; NOT_FOUND; FAILED_PRECONDITION when in use and not `force`. Durable when it
   // answers OK. `done` runs once, inside the call or on an executor thread.
   void Remove(const BlockKey& key, bool force, std::function<void(absl::StatusOr<uint32_t>)> done);
+  // The same for one variant; the others stay.
+  void RemoveVariant(const BlockKey& key, const Variant& variant, bool force,
+                     std::function<void(absl::StatusOr<uint32_t>)> done);
   void VisitMetrics(MetricsVisitor& visitor) const;
   const NodeMetrics& metrics() const { return metrics_; }
   BlockMap& map() { return map_; }
@@ -215,6 +230,7 @@ class Node final : private TransportHandler {
   ResultCode SealAndInsert(PutSlot& slot, BlockRef* block, std::string* text);
   void AnswerCommit(uint64_t session, const FrameHeader& commit, int64_t started_us, uint64_t slot,
                     ResultCode code, const std::string& text);
+  absl::Status Admit(const PutSlot& slot, const BlockHeader& header) const;
   void FreeSlot(PutSlot& slot, bool free_host);
   void AbandonSlot(PutSlot& slot, const char* why);
   bool WantsSsd(uint8_t durability) const;
@@ -225,6 +241,7 @@ class Node final : private TransportHandler {
   void SweepSlots(int64_t now_ms);
   void SweepStreams(int64_t now_us);
   void StepDrain(int64_t now_ms);
+  void NoteHour(int64_t now_ms);
   void UpdateGauges();
 
   void MapVariants(const std::vector<Variant>& variants);
@@ -242,6 +259,8 @@ class Node final : private TransportHandler {
   HostRoom room_;
   std::unique_ptr<SsdIndex> ssd_index_;  // until the tier is open: then it is the tier's
   std::unique_ptr<SsdTier> ssd_;
+  std::unique_ptr<ProfileSet> profiles_;
+  Recoder recoder_;
   std::unique_ptr<Mover> mover_;
   SsdTier::RecoveryReport recovery_;
   NodeMetrics metrics_;
@@ -261,6 +280,7 @@ class Node final : private TransportHandler {
   std::vector<std::unique_ptr<PutSlot>> slots_;  // a slot's id has its index in the low 32 bits
   std::vector<uint32_t> free_slots_;
   uint64_t put_bytes_reserved_ = 0;
+  int64_t idle_looked_hour_ = 0;                     // of the last look at what is idle
   std::vector<std::shared_ptr<PutWait>> put_waits_;  // for room, in the order of their coming
   std::string data_address_;
   std::string control_address_;

@@ -31,6 +31,11 @@ NodeStatus Node::Status() const {
   status.puts_open = metrics_.puts_open.load(std::memory_order_relaxed);
   status.write_backlog = mover_->backlog();
   status.blocks = map_.stats();
+  const std::vector<BlockMap::VariantStats> variants = map_.variant_stats();
+  for (uint16_t id = 0; id < variants.size(); ++id) {
+    if (variants[id].host_blocks == 0 && variants[id].ssd_blocks == 0) continue;
+    status.variants.push_back({std::string(map_.variants().Name(id).view()), variants[id]});
+  }
   status.host_capacity_bytes = host_->capacity_bytes();
   status.host_used_bytes = host_->used_bytes();
   status.has_ssd = ssd_ != nullptr;
@@ -49,6 +54,9 @@ NodeStatus Node::Status() const {
   if (!recovery_.index_error.empty()) {
     status.reasons.push_back(
         absl::StrCat("ssd: the index is in memory until the next start: ", recovery_.index_error));
+  } else if (ssd_ != nullptr && ssd_->index_in_memory()) {
+    status.reasons.push_back(
+        "ssd: the disk is full, and the index is in memory until the next start; make room");
   }
   if (mover_->checksum_failures() != 0) {
     status.reasons.push_back(
@@ -160,6 +168,24 @@ void Node::VisitMetrics(MetricsVisitor& visitor) const {
     visitor.Gauge("kedge_tier_block_bytes", "Bytes of the images of blocks held.", {&tier, 1},
                   static_cast<double>(bytes));
   };
+  const auto of_variant = [&](std::string_view variant, const Label& tier, uint64_t blocks,
+                              uint64_t bytes) {
+    const Label labels[] = {{"variant", variant}, tier};
+    visitor.Gauge("kedge_variant_blocks", "Blocks held, by variant.", labels,
+                  static_cast<double>(blocks));
+    visitor.Gauge("kedge_variant_bytes", "Bytes of the payloads of blocks held, by variant.",
+                  labels, static_cast<double>(bytes));
+  };
+  bool has_raw = false;
+  for (const VariantStatus& held : status.variants) {
+    has_raw = has_raw || held.variant == "raw";
+    of_variant(held.variant, host, held.stats.host_blocks, held.stats.host_bytes);
+    of_variant(held.variant, ssd, held.stats.ssd_blocks, held.stats.ssd_bytes);
+  }
+  if (!has_raw) {  // known from the start
+    of_variant("raw", host, 0, 0);
+    of_variant("raw", ssd, 0, 0);
+  }
   objects(host, status.blocks.host_blocks, status.blocks.host_bytes);
   objects(ssd, status.blocks.ssd_blocks, status.blocks.ssd_bytes);
   const auto evicted = [&](const Label& tier, uint64_t blocks, uint64_t bytes) {
@@ -173,6 +199,9 @@ void Node::VisitMetrics(MetricsVisitor& visitor) const {
   const Label demotion[] = {{"from", "host"}, {"to", "ssd"}};
   visitor.Counter("kedge_demotions_total", "Blocks that left host memory and stayed on the SSD.",
                   demotion, static_cast<double>(status.blocks.demoted_blocks));
+  visitor.Counter("kedge_replaced_blocks_total",
+                  "Blocks that left for a smaller variant of theirs, as the policy says.", {},
+                  static_cast<double>(status.blocks.replaced_blocks));
   visitor.Counter("kedge_removed_blocks_total", "Blocks removed by a client or an operator.", {},
                   static_cast<double>(status.blocks.removed_blocks));
   const auto damaged = [&](const Label& tier, uint64_t value) {

@@ -213,6 +213,9 @@ ResultCode Node::SealAndInsert(PutSlot& slot, BlockRef* block, std::string* text
     return fail(absl::IsDataLoss(status) ? ResultCode::kMismatch : ResultCode::kInvalid,
                 status.message());
   }
+  if (const absl::Status status = Admit(slot, header); !status.ok()) {
+    return fail(ResultCode::kDenied, status.message());
+  }
   const absl::StatusOr<uint16_t> variant = map_.variants().Intern(slot.variant());
   if (!variant.ok()) return fail(ResultCode::kExhausted, variant.status().message());
 
@@ -241,6 +244,19 @@ ResultCode Node::SealAndInsert(PutSlot& slot, BlockRef* block, std::string* text
   return fail(ResultCode::kMismatch,
               absl::StrCat("put: block ", slot.key().ToHex(), " is held with root digest ",
                            held.root.ToHex(), ", this one has ", header.root.ToHex()));
+}
+
+// Is this block of the session's tenant, and may its model have such a variant?
+absl::Status Node::Admit(const PutSlot& slot, const BlockHeader& header) const {
+  const auto session = session_by_id_.find(slot.session);
+  if (!header.model.is_zero() && session != session_by_id_.end() &&
+      header.tenant != session->second->tenant) {
+    return absl::PermissionDeniedError(absl::StrCat("put_commit.header.tenant: ", header.tenant,
+                                                    ", the session's is ",
+                                                    session->second->tenant));
+  }
+  if (header.fidelity == Fidelity::kLossless) return absl::OkStatus();
+  return profiles_->Admits(header, header.variant);
 }
 
 void Node::AnswerCommit(uint64_t session_id, const FrameHeader& commit, int64_t started_us,

@@ -10,6 +10,11 @@
 #include "store/node/node.h"
 
 namespace kedge {
+namespace {
+
+constexpr int64_t kHourMs = 3'600'000;
+
+}  // namespace
 
 void Node::Sweep() {
   const int64_t now_ms = clock_.NowMs();
@@ -19,8 +24,18 @@ void Node::Sweep() {
   SweepStreams(clock_.NowUs());
   SweepSessions(now_ms);
   StepDrain(now_ms);
+  NoteHour(now_ms);
   UpdateGauges();
   metrics_.last_sweep_ms.store(now_ms, std::memory_order_release);
+}
+
+// What the policy says of blocks that nobody used for long is looked at once an hour.
+void Node::NoteHour(int64_t now_ms) {
+  const int64_t hour = (now_ms - started_ms_) / kHourMs;
+  if (hour == idle_looked_hour_) return;
+  idle_looked_hour_ = hour;
+  map_.SetHour(static_cast<uint16_t>(hour));
+  if (!draining()) mover_->RecodeIdle(static_cast<uint16_t>(hour));
 }
 
 void Node::SweepSlots(int64_t now_ms) {

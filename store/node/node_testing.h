@@ -19,6 +19,7 @@
 
 #include "proto/frame.h"
 #include "proto/messages.h"
+#include "proto/model_profile.h"
 #include "store/node/node.h"
 #include "store/transfer/transport_memory.h"
 #include "store/world/disk_simulated.h"
@@ -78,6 +79,45 @@ inline TestBlock MakeLayeredTestBlock(uint64_t number) {
   return block;
 }
 
+// Two layers of keys and values that can be quantized, of the model TestProfile is of. Four parts
+// of 4 KiB.
+inline TestBlock MakeModelTestBlock(uint64_t number, uint64_t tenant = 0) {
+  TestBlock block = MakeTestBlock(number, 4 * 4096);
+  block.header.keyspace = Keyspace::kPrefix;
+  block.header.shape = KvShape::KeysAndValues(2, 2, 32, 32, DType::kF16);
+  block.header.model = ModelId::Of("test/model", "", "", 1e4);
+  block.header.tenant = tenant;
+  block.header.rope = RopeState::kRotated;
+  for (size_t at = 1; at < block.payload.size(); at += 2) block.payload[at] &= 0xbf;  // below 2
+  block.header.parts.assign(4, PartEntry{4096, {}});
+  SealTestBlock(block);
+  return block;
+}
+
+// Each chain and whether it passes.
+inline ModelProfile TestProfile(const std::map<std::string, bool>& chains) {
+  const ProfiledModel model{.weights_id = "test/model",
+                            .adapter_id = "",
+                            .rope_scaling = "",
+                            .rope_theta = 1e4,
+                            .layers = 2,
+                            .kv_heads = 2,
+                            .head_size = 32,
+                            .dtype = DType::kF16};
+  std::vector<GateRecord> gate;
+  for (const auto& [chain, passed] : chains) {
+    GateRecord record;
+    record.chain = chain;
+    record.task = kGateMean;
+    record.points_lost = passed ? 0.25 : 12.5;
+    record.bar = 2;
+    record.questions = 100;
+    record.passed = passed;
+    gate.push_back(record);
+  }
+  return *ModelProfile::Make(model, {}, gate);
+}
+
 struct TestWorld {
   SimulatedClock clock;
   SimulatedDisk disk;
@@ -88,6 +128,8 @@ struct TestWorld {
   uint64_t host_bytes = kHostExtentBytes;
   bool with_ssd = false;
   NodeOptions options;
+  std::optional<ModelProfile> profile;
+  bool allow_unprofiled = false;
 
   explicit TestWorld(MemoryFaults faults = {}) : network(faults) {}
   ~TestWorld() { Stop(); }
@@ -99,6 +141,9 @@ struct TestWorld {
     parts.executor = executor.get();
     parts.disk = ssd;
     parts.host = *HostTier::Create({.capacity_bytes = host_bytes});
+    parts.profiles = std::make_unique<ProfileSet>();
+    if (profile) (void)parts.profiles->Add(*profile);
+    if (allow_unprofiled) parts.profiles->AllowUnprofiled();
     if (with_ssd) {
       parts.ssd_index = MakeMemoryIndex();
       if (options.ssd.directory.empty()) options.ssd.directory = "/ssd";
@@ -169,6 +214,11 @@ class TestClient final : public TransportHandler {
   }
   uint64_t session() const { return session_; }
   void set_session(uint64_t session) { session_ = session; }
+  // Variants that gets and matches accept from now on.
+  void set_accepted(const std::vector<const char*>& names) {
+    accepted_.clear();
+    for (const char* name : names) accepted_.push_back(*Variant::Parse(name));
+  }
   void set_epoch(uint64_t epoch) { epoch_ = epoch; }
   // Called on the client's loop with each message, before anything else; what it sends with
   // SendFromHook goes out at once. Set while nothing is under way.
@@ -266,6 +316,7 @@ class TestClient final : public TransportHandler {
     MatchBody match;
     match.flags = flags;
     match.lease_ms = lease_ms;
+    match.variants = accepted_;
     for (const TestBlock* block : blocks) {
       match.items.push_back({block->header.key, block->header.placement});
     }
@@ -288,6 +339,7 @@ class TestClient final : public TransportHandler {
     GetBody get;
     get.part_begin = part_begin;
     get.part_count = part_count;
+    get.variants = accepted_;
     for (const TestBlock* block : blocks) {
       get.items.push_back({block->header.key, block->header.placement, capacity});
     }
@@ -413,6 +465,7 @@ class TestClient final : public TransportHandler {
   Connection* connection_ = nullptr;
   uint64_t session_ = 0;
   uint64_t epoch_ = 0;
+  std::vector<Variant> accepted_;
   uint64_t last_request_ = 0;
   std::function<void(const FrameHeader&)> hook_;
   std::unique_ptr<Transport> transport_;

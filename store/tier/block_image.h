@@ -17,6 +17,13 @@ inline constexpr uint64_t PageRound(uint64_t bytes) {
   return (bytes + kDiskPageBytes - 1) / kDiskPageBytes * kDiskPageBytes;
 }
 
+// What names the bytes of a block: they never change under it.
+struct BlockName {
+  BlockKey key;
+  Variant variant;
+  friend bool operator==(const BlockName&, const BlockName&) = default;
+};
+
 struct ImageLayout {
   uint32_t header_bytes = 0;  // encoded header
   uint64_t payload_bytes = 0;

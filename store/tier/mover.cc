@@ -15,17 +15,20 @@ namespace {
 constexpr uint64_t kBackgroundShare = 4;
 // After the SSD refused a background write.
 constexpr int64_t kRestMs = 1000;
+// Entries of the map that are looked at between two batches.
+constexpr int kIdleSliceBlocks = 256;
 
 }  // namespace
 
 Mover::Mover(BlockMap& map, HostTier& host, HostRoom& room, SsdTier* ssd, Executor& executor,
-             const Clock& clock)
+             const Clock& clock, Recoder* recoder)
     : map_(map),
       host_(host),
       room_(room),
       ssd_(ssd),
       executor_(executor),
       clock_(clock),
+      recoder_(recoder != nullptr && !recoder->policy().empty() ? recoder : nullptr),
       background_bytes_max_(host.capacity_bytes() / kBackgroundShare) {
   map_.KeepUnsaved(ssd_ != nullptr);
 }
@@ -55,6 +58,14 @@ void Mover::WriteTombstones(std::vector<BlockKey> keys, Done done) {
     return;
   }
   Queue(Job{.gone = std::move(keys), .done = std::move(done)}, /*urgent=*/true);
+}
+
+void Mover::WriteTombstones(std::vector<BlockName> names, Done done) {
+  if (ssd_ == nullptr) {
+    executor_.Post([done = std::move(done)]() mutable { done(absl::OkStatus()); });
+    return;
+  }
+  Queue(Job{.gone_variants = std::move(names), .done = std::move(done)}, /*urgent=*/true);
 }
 
 void Mover::Queue(Job job, bool urgent) {
@@ -88,7 +99,7 @@ std::vector<Mover::Job> Mover::TakeBatchLocked() {
   uint64_t bytes = 0;
   while (!lane.empty()) {
     Job& next = lane.front();
-    const bool same_kind = batch.empty() || next.gone.empty() == batch.front().gone.empty();
+    const bool same_kind = batch.empty() || next.kind() == batch.front().kind();
     if (!same_kind || (!batch.empty() && bytes + next.bytes > kMoverBatchBytes)) break;
     bytes += next.bytes;
     batch.push_back(std::move(next));
@@ -101,25 +112,28 @@ std::vector<Mover::Job> Mover::TakeBatchLocked() {
 void Mover::RunWriter() {
   std::vector<Job> batch;
   bool refill = false;
+  bool idle_slice = false;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     batch = TakeBatchLocked();
     refill = batch.empty() && skipped_some_ && !resting_;
     if (refill) skipped_some_ = false;
-    if (batch.empty() && !refill) writer_runs_ = false;
+    idle_slice = batch.empty() && !refill && idle_runs_ && !resting_;
+    if (batch.empty() && !refill && !idle_slice) writer_runs_ = false;
   }
   if (refill) RefillFromMap();
   if (!batch.empty()) {
-    if (batch.front().gone.empty()) {
+    if (batch.front().kind() == 0) {
       AppendBatch(batch);
     } else {
       AppendTombstones(batch);
     }
   }
-  const bool idle = batch.empty() && !refill;
-  EndFlushes(idle);
+  if (idle_slice) RecodeIdleSlice();
+  const bool written = batch.empty() && !refill;
+  EndFlushes(written);
   if (on_progress_) on_progress_();
-  if (!idle) executor_.Post([this] { RunWriter(); });
+  if (!written || idle_slice) executor_.Post([this] { RunWriter(); });
 }
 
 // Unsaved blocks that found no room in the lane when they were put.
@@ -141,35 +155,95 @@ void Mover::RefillFromMap() {
   }
 }
 
-void Mover::AppendBatch(std::vector<Job>& batch) {
-  std::vector<BlockHeader> headers;
-  std::vector<SsdTier::Image> images;
-  std::vector<Job*> jobs;
-  headers.reserve(batch.size());
-  for (Job& job : batch) {
-    const BlockInfo info = map_.Describe(job.block);
-    // Removed, or written while it waited in two lanes: nothing to do.
-    if (info.removed || info.ssd || !info.host) continue;
-    const ImageLayout layout = info.layout();
-    const uint8_t* image = host_.Data(info.host);
-    absl::StatusOr<BlockHeader> header = DecodeBlockHeader({image, layout.header_bytes});
-    if (!header.ok()) {
-      map_.DropDamaged(job.block);
-      if (job.done) std::exchange(job.done, nullptr)(header.status());
-      continue;
-    }
-    headers.push_back(*std::move(header));
-    images.push_back({&headers.back(), {image, layout.image_bytes()}});
-    jobs.push_back(&job);
+// What of a job is to be appended: its image, or another variant's.
+void Mover::Prepare(Job& job, Outgoing& out) {
+  const BlockInfo info = map_.Describe(job.block);
+  // Removed, or written while it waited in two lanes: nothing to do.
+  if (info.removed || info.ssd || !info.host) return;
+  const ImageLayout layout = info.layout();
+  const uint8_t* image = host_.Data(info.host);
+  absl::StatusOr<BlockHeader> header = DecodeBlockHeader({image, layout.header_bytes});
+  if (!header.ok()) {
+    map_.DropDamaged(job.block);
+    if (job.done) std::exchange(job.done, nullptr)(header.status());
+    return;
   }
+  const std::span<const uint8_t> payload(image + layout.payload_offset(), layout.payload_bytes);
+  if (recoder_ != nullptr && !job.done && Recode(job, info, *header, payload, out)) return;
+  out.headers.push_back(*std::move(header));
+  out.images.push_back({&out.headers.back(), {image, layout.image_bytes()}});
+  out.jobs.push_back(&job);
+  out.recoded_as.push_back(-1);
+}
+
+// False: the block is written as it is.
+bool Mover::Recode(Job& job, const BlockInfo& info, const BlockHeader& header,
+                   std::span<const uint8_t> payload, Outgoing& out) {
+  const std::optional<Variant> variant = recoder_->OnSsd(header);
+  if (!variant) return false;
+  if (HeldAs(info, *variant)) {
+    map_.SetRecoded(job.block);
+    return true;
+  }
+  // Memory that was damaged since the put must not become right bytes of another variant.
+  if (!VerifyPayload(header, payload).ok()) return false;
+  absl::StatusOr<Recoder::Image> image = recoder_->Recode(header, payload, *variant);
+  if (!image.ok()) return false;
+  out.headers.push_back(header);
+  out.recoded.push_back(*std::move(image));
+  Recoder::Image& made = out.recoded.back();
+  out.images.push_back({&made.header, made.bytes.first(made.image_bytes)});
+  out.jobs.push_back(&job);
+  out.recoded_as.push_back(static_cast<int>(out.recoded.size() - 1));
+  return true;
+}
+
+bool Mover::HeldAs(const BlockInfo& info, const Variant& variant) {
+  const uint16_t id = map_.variants().Find(variant);
+  return id != kNoVariantId &&
+         map_.Lookup(info.key, info.placement, {&id, 1}).code == ResultCode::kOk;
+}
+
+// False when the block was removed meanwhile: its tombstone follows.
+bool Mover::InsertRecoded(const BlockRef& of, const BlockHeader& header, SsdLocation location) {
+  const absl::StatusOr<uint16_t> variant = map_.variants().Intern(header.variant);
+  if (!variant.ok()) return false;
+  NewBlock block;
+  block.key = header.key;
+  block.root = header.root;
+  block.placement = header.placement;
+  block.payload_bytes = static_cast<uint32_t>(header.payload_bytes());
+  block.header_bytes = header.encoded_bytes();
+  block.chain_depth = header.chain_depth;
+  block.variant = *variant;
+  block.fidelity = header.fidelity;
+  block.ssd = location;
+  return map_.InsertBeside(of, block);
+}
+
+void Mover::AppendBatch(std::vector<Job>& batch) {
+  Outgoing out;
+  // Images point into them.
+  out.headers.reserve(batch.size());
+  out.recoded.reserve(batch.size());
+  for (Job& job : batch) Prepare(job, out);
+  const std::vector<Job*>& jobs = out.jobs;
   absl::Status status;
-  if (!images.empty()) {
-    std::vector<SsdLocation> locations(images.size());
-    status = ssd_->Append(images, locations);
+  if (!out.images.empty()) {
+    std::vector<SsdLocation> locations(out.images.size());
+    status = ssd_->Append(out.images, locations);
     for (size_t i = 0; status.ok() && i < jobs.size(); ++i) {
-      map_.AttachSsd(jobs[i]->block, locations[i]);
+      if (out.recoded_as[i] < 0) {
+        map_.AttachSsd(jobs[i]->block, locations[i]);
+      } else {
+        const BlockHeader& made = out.recoded[out.recoded_as[i]].header;
+        if (InsertRecoded(jobs[i]->block, made, locations[i])) {
+          map_.SetRecoded(jobs[i]->block);
+          recoder_->Count(out.headers[i], made);
+        }
+      }
       written_blocks_.fetch_add(1, std::memory_order_relaxed);
-      written_bytes_.fetch_add(images[i].bytes.size(), std::memory_order_relaxed);
+      written_bytes_.fetch_add(out.images[i].bytes.size(), std::memory_order_relaxed);
     }
   }
   if (!jobs.empty()) map_.KeepUnsaved(status.ok());
@@ -198,10 +272,87 @@ void Mover::AppendBatch(std::vector<Job>& batch) {
 
 void Mover::AppendTombstones(std::vector<Job>& batch) {
   std::vector<BlockKey> keys;
-  for (const Job& job : batch) keys.insert(keys.end(), job.gone.begin(), job.gone.end());
-  const absl::Status status = ssd_->AppendTombstones(keys);
+  std::vector<BlockName> names;
+  for (const Job& job : batch) {
+    keys.insert(keys.end(), job.gone.begin(), job.gone.end());
+    names.insert(names.end(), job.gone_variants.begin(), job.gone_variants.end());
+  }
+  absl::Status status = ssd_->AppendTombstones(std::span<const BlockKey>(keys));
+  if (status.ok()) status = ssd_->AppendTombstones(std::span<const BlockName>(names));
   if (!status.ok()) write_failures_.fetch_add(1, std::memory_order_relaxed);
   for (Job& job : batch) job.done(status);
+}
+
+// --- What nobody uses ---------------------------------------------------------------------------
+
+void Mover::RecodeIdle(uint16_t hour) {
+  if (recoder_ == nullptr || ssd_ == nullptr ||
+      recoder_->policy().shortest_idle_hours() == UINT32_MAX) {
+    return;
+  }
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (idle_runs_) return;
+  idle_runs_ = true;
+  idle_hour_ = hour;
+  idle_cursor_ = 0;
+  StartWriterLocked();
+}
+
+// Some blocks of the map, at most one of which is recoded: what somebody waits for comes between.
+void Mover::RecodeIdleSlice() {
+  BlockRef block;
+  for (int looked = 0; looked < kIdleSliceBlocks; ++looked) {
+    if (!map_.Next(&idle_cursor_, &block)) {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      idle_runs_ = false;
+      return;
+    }
+    if (RecodeIfIdle(std::move(block))) return;
+  }
+}
+
+// True when it took time.
+bool Mover::RecodeIfIdle(BlockRef block) {
+  const BlockInfo info = map_.Describe(block);
+  const auto idle_hours = static_cast<uint16_t>(idle_hour_ - info.used_hour);
+  if (!info.ssd || info.removed || info.pins != 1 ||
+      idle_hours < recoder_->policy().shortest_idle_hours()) {
+    return false;
+  }
+  PageBuffer head(info.header_bytes);
+  const std::span<uint8_t> pages = head.first(PageRound(info.header_bytes));
+  if (!ssd_->Read(info.ssd, 0, pages).ok()) return true;
+  const absl::StatusOr<BlockHeader> known = DecodeBlockHeader(pages.first(info.header_bytes));
+  if (!known.ok()) return true;  // whoever asks for it finds out, and drops it
+  const std::optional<Variant> variant = recoder_->AfterIdle(*known, idle_hours);
+  if (!variant) return true;
+  if (HeldAs(info, *variant)) {
+    ReplaceIdle(std::move(block), info);
+    return true;
+  }
+  const ImageLayout layout = info.layout();
+  PageBuffer memory(layout.image_bytes());
+  const std::span<uint8_t> image = memory.first(layout.image_bytes());
+  const absl::StatusOr<BlockHeader> header = ReadVerified(info, image);
+  if (!header.ok()) return true;
+  absl::StatusOr<Recoder::Image> made = recoder_->Recode(
+      *header, image.subspan(layout.payload_offset(), layout.payload_bytes), *variant);
+  if (!made.ok()) return true;
+  const SsdTier::Image appended{&made->header, made->bytes.first(made->image_bytes)};
+  SsdLocation location;
+  if (!ssd_->Append({&appended, 1}, {&location, 1}).ok()) return true;
+  if (!InsertRecoded(block, made->header, location)) return true;
+  recoder_->Count(*header, made->header);
+  ReplaceIdle(std::move(block), info);
+  return true;
+}
+
+// Its other variant is on the SSD, synced.
+void Mover::ReplaceIdle(BlockRef block, const BlockInfo& info) {
+  const BlockName name{info.key, map_.variants().Name(info.variant)};
+  if (!map_.Replace(std::move(block))) return;  // somebody has it again: the next look
+  const absl::Status status = ssd_->AppendTombstones(std::span<const BlockName>(&name, 1));
+  if (!status.ok()) write_failures_.fetch_add(1, std::memory_order_relaxed);
 }
 
 void Mover::Flush(int64_t deadline_ms, absl::AnyInvocable<void(uint64_t, uint64_t)> done) {
@@ -244,6 +395,11 @@ bool Mover::writing() const {
   return writer_runs_;
 }
 
+bool Mover::looking_for_idle() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return idle_runs_;
+}
+
 bool Mover::resting() const {
   const std::lock_guard<std::mutex> lock(mutex_);
   return resting_;
@@ -269,7 +425,9 @@ void Mover::Promote(BlockRef block, Done done) {
 // What is being sent right now is pinned; it is over in milliseconds, and then there is room.
 void Mover::TryPromote(BlockRef block, uint32_t attempt) {
   const absl::Status status = ReadIntoHost(block);
-  if (absl::IsResourceExhausted(status) && attempt < kPromoteAttemptsMax) {
+  // Where host memory is full of what the SSD does not have yet, the writer makes room.
+  const uint32_t attempts_max = writing() ? kPromoteAttemptsWritingMax : kPromoteAttemptsMax;
+  if (absl::IsResourceExhausted(status) && attempt < attempts_max) {
     executor_.PostAfter(kPromoteRetryMs, [this, block = std::move(block), attempt]() mutable {
       TryPromote(std::move(block), attempt + 1);
     });
@@ -297,7 +455,8 @@ absl::Status Mover::ReadIntoHost(const BlockRef& block) {
     promotions_no_room_.fetch_add(1, std::memory_order_relaxed);
     return slot.status();
   }
-  absl::Status status = ReadVerified(info, *slot);
+  absl::Status status =
+      ReadVerified(info, {host_.Data(*slot), info.layout().image_bytes()}).status();
   if (status.ok() && map_.AttachHost(block, *slot)) {
     promoted_.fetch_add(1, std::memory_order_relaxed);
     return status;
@@ -316,9 +475,8 @@ absl::Status Mover::ReadIntoHost(const BlockRef& block) {
   return status;
 }
 
-absl::Status Mover::ReadVerified(const BlockInfo& info, HostSlot slot) {
+absl::StatusOr<BlockHeader> Mover::ReadVerified(const BlockInfo& info, std::span<uint8_t> image) {
   const ImageLayout layout = info.layout();
-  const std::span<uint8_t> image(host_.Data(slot), layout.image_bytes());
   if (uint64_t{info.ssd.pages} * kDiskPageBytes != image.size()) {
     return absl::DataLossError(absl::StrCat("block ", info.key.ToHex(), ": ", info.ssd.pages,
                                             " pages on the SSD, the header says ",
@@ -327,14 +485,16 @@ absl::Status Mover::ReadVerified(const BlockInfo& info, HostSlot slot) {
   absl::Status status = ssd_->Read(info.ssd, 0, image);
   if (!status.ok()) return status;
   absl::StatusOr<BlockHeader> header = DecodeBlockHeader(image.first(layout.header_bytes));
-  if (!header.ok()) return header.status();
+  if (!header.ok()) return header;
   if (header->key != info.key || header->root != info.root ||
       header->variant != map_.variants().Name(info.variant) ||
       header->payload_bytes() != info.payload_bytes) {
     return absl::DataLossError(absl::StrCat(
         "block ", info.key.ToHex(), ": another block lies in its place: ", header->key.ToHex()));
   }
-  return VerifyPayload(*header, image.subspan(layout.payload_offset(), info.payload_bytes));
+  status = VerifyPayload(*header, image.subspan(layout.payload_offset(), info.payload_bytes));
+  if (!status.ok()) return status;
+  return header;
 }
 
 void Mover::VisitMetrics(MetricsVisitor& visitor) const {
@@ -363,6 +523,11 @@ void Mover::VisitMetrics(MetricsVisitor& visitor) const {
           write_failures_);
   visitor.Gauge("kedge_mover_queue_blocks", "Blocks in host memory that wait for the SSD.", {},
                 static_cast<double>(backlog()));
+  if (recoder_ == nullptr) return;
+  recoder_->VisitMetrics(visitor);
+  visitor.Gauge("kedge_recode_look_running",
+                "1 while blocks that nobody uses are looked at, as the policy says.", {},
+                looking_for_idle() ? 1 : 0);
 }
 
 }  // namespace kedge

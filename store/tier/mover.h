@@ -9,6 +9,12 @@
 // given, unsaved blocks are not evicted (BlockMap::KeepUnsaved); once it refuses they may be, until
 // it takes one again.
 //
+// A policy (recode_policy.h) may say that the SSD holds another variant than what was put. Then the
+// writer encodes what goes down in the background lane, appends that, and only once it is synced
+// the raw copy in host memory may go; what was put as durable is written as it is. What the SSD has
+// and nobody used for long is read, encoded and appended when there is nothing else to write; its
+// old variant is taken back by a tombstone behind it. A crash finds one of the two, or both.
+//
 // Up: a promotion reads the whole image into a host slot and believes nothing: header, name, root
 // digest and every part must agree, else the copy is dropped and counted. Those who want the same
 // block meanwhile share the read.
@@ -29,6 +35,7 @@
 #include "absl/status/status.h"
 #include "store/block/block_map.h"
 #include "store/tier/host_room.h"
+#include "store/tier/recoder.h"
 #include "store/tier/tier_ssd.h"
 #include "store/world/clock.h"
 #include "store/world/executor.h"
@@ -42,8 +49,9 @@ class Mover {
 
   // All must outlive the mover. `ssd` may be null: then nothing moves, and Write answers
   // FAILED_PRECONDITION.
+  // `recoder` may be null: nothing is recoded.
   Mover(BlockMap& map, HostTier& host, HostRoom& room, SsdTier* ssd, Executor& executor,
-        const Clock& clock);
+        const Clock& clock, Recoder* recoder = nullptr);
 
   bool has_ssd() const { return ssd_ != nullptr; }
 
@@ -53,6 +61,12 @@ class Mover {
   void Write(BlockRef block, Done done);
   // Durable record that these keys are gone.
   void WriteTombstones(std::vector<BlockKey> keys, Done done);
+  // The same for single variants.
+  void WriteTombstones(std::vector<BlockName> names, Done done);
+
+  // Looks once at everything that nobody used for as long as the policy says, at `hour` of
+  // BlockMap::SetHour. Returns at once; nothing happens while an earlier look goes on.
+  void RecodeIdle(uint16_t hour);
 
   // Brings the block into host memory; OK means that it is there and verified. The caller keeps it
   // pinned. NOT_FOUND: the copy is gone; DATA_LOSS: it was damaged and has been dropped;
@@ -72,15 +86,27 @@ class Mover {
   uint64_t checksum_failures() const { return damaged_.load(std::memory_order_relaxed); }
   void CountDamaged() { damaged_.fetch_add(1, std::memory_order_relaxed); }
   uint64_t write_failures() const { return write_failures_.load(std::memory_order_relaxed); }
-  bool resting() const;  // the SSD refused a write less than a second ago
+  bool looking_for_idle() const;  // RecodeIdle has not ended
+  bool resting() const;           // the SSD refused a write less than a second ago
   void VisitMetrics(MetricsVisitor& visitor) const;
 
  private:
   struct Job {
     BlockRef block;              // or
-    std::vector<BlockKey> gone;  // tombstones
+    std::vector<BlockKey> gone;  // tombstones, or
+    std::vector<BlockName> gone_variants;
     uint64_t bytes = 0;
     Done done;  // null in the background lane
+
+    int kind() const { return !gone.empty() ? 1 : !gone_variants.empty() ? 2 : 0; }
+  };
+  // The images of one append, and whose they are.
+  struct Outgoing {
+    std::vector<BlockHeader> headers;
+    std::vector<Recoder::Image> recoded;
+    std::vector<SsdTier::Image> images;
+    std::vector<Job*> jobs;
+    std::vector<int> recoded_as;  // index into recoded, or -1
   };
   struct FlushState {
     int64_t deadline_ms = 0;
@@ -94,11 +120,19 @@ class Mover {
   std::vector<Job> TakeBatchLocked();
   void RefillFromMap();
   void AppendBatch(std::vector<Job>& batch);
+  void Prepare(Job& job, Outgoing& out);
+  bool Recode(Job& job, const BlockInfo& info, const BlockHeader& header,
+              std::span<const uint8_t> payload, Outgoing& out);
+  bool InsertRecoded(const BlockRef& of, const BlockHeader& header, SsdLocation location);
+  bool HeldAs(const BlockInfo& info, const Variant& variant);
+  void RecodeIdleSlice();
+  bool RecodeIfIdle(BlockRef block);
+  void ReplaceIdle(BlockRef block, const BlockInfo& info);
   void AppendTombstones(std::vector<Job>& batch);
   void EndFlushes(bool all_written);
   void TryPromote(BlockRef block, uint32_t attempt);
   absl::Status ReadIntoHost(const BlockRef& block);
-  absl::Status ReadVerified(const BlockInfo& info, HostSlot slot);
+  absl::StatusOr<BlockHeader> ReadVerified(const BlockInfo& info, std::span<uint8_t> image);
 
   BlockMap& map_;
   HostTier& host_;
@@ -106,6 +140,7 @@ class Mover {
   SsdTier* const ssd_;
   Executor& executor_;
   const Clock& clock_;
+  Recoder* const recoder_;
   const uint64_t background_bytes_max_;
   std::function<void()> on_progress_;
 
@@ -117,6 +152,9 @@ class Mover {
   bool skipped_some_ = false;  // unsaved blocks are in the map that are in no lane
   bool resting_ = false;       // the SSD refused; background writes pause
   std::vector<FlushState> flushes_;
+  bool idle_runs_ = false;  // a look at what is idle goes on
+  uint16_t idle_hour_ = 0;
+  uint64_t idle_cursor_ = 0;  // the writer's
 
   std::mutex promote_mutex_;
   absl::flat_hash_map<BlockId, std::vector<Done>> promoting_;

@@ -72,6 +72,18 @@ absl::Status SegmentTier::AppendTombstones(std::span<const BlockKey> keys) {
   return absl::OkStatus();
 }
 
+absl::Status SegmentTier::AppendTombstones(std::span<const BlockName> names) {
+  const size_t names_max = size_t{segment_pages_ - 1} * kVariantTombstonesMax;
+  while (!names.empty()) {
+    Request request;
+    request.names = names.first(std::min(names.size(), names_max));
+    request.pages = (request.names.size() + kVariantTombstonesMax - 1) / kVariantTombstonesMax;
+    if (absl::Status status = Submit(request); !status.ok()) return status;
+    names = names.subspan(request.names.size());
+  }
+  return absl::OkStatus();
+}
+
 absl::Status SegmentTier::Submit(Request& request) {
   if (request.pages == 0) return absl::OkStatus();
   std::unique_lock<std::mutex> lock(queue_mutex_);
@@ -159,6 +171,11 @@ absl::Status SegmentTier::WriteGroup(const Group& group) {
       if (absl::Status status = PlaceTombstone(page); !status.ok()) return status;
       keys = keys.subspan(page.size());
     }
+    for (auto names = request->names; !names.empty();) {
+      const auto page = names.first(std::min<size_t>(names.size(), kVariantTombstonesMax));
+      if (absl::Status status = PlaceTombstone(page); !status.ok()) return status;
+      names = names.subspan(page.size());
+    }
   }
   return SyncOpenSegment();
 }
@@ -166,7 +183,9 @@ absl::Status SegmentTier::WriteGroup(const Group& group) {
 // The tier's own writes leave the index what it needs.
 absl::Status SegmentTier::CheckRoom(const Group& group) {
   if (floor_bytes() == 0) return absl::OkStatus();
-  const absl::StatusOr<uint64_t> free_bytes = disk_.FreeBytes(options_.directory);
+  const absl::StatusOr<uint64_t> free_bytes =
+      free_bytes_ ? *free_bytes_ : disk_.FreeBytes(options_.directory);
+  free_bytes_.reset();
   uint64_t pages = 1;
   for (const Request* request : group) pages += request->pages;
   const uint64_t needed = floor_bytes() + pages * kDiskPageBytes;
@@ -197,6 +216,17 @@ absl::Status SegmentTier::PlaceTombstone(std::span<const BlockKey> keys) {
   RecordHeader header;
   header.kind = RecordKind::kTombstone;
   header.keys.assign(keys.begin(), keys.end());
+  return Place(placed, header, {});
+}
+
+absl::Status SegmentTier::PlaceTombstone(std::span<const BlockName> names) {
+  Placed placed{};
+  placed.kind = RecordKind::kVariantTombstone;
+  placed.names = names;
+  placed.content = {names.front().key.bytes.data(), names.size_bytes()};
+  RecordHeader header;
+  header.kind = RecordKind::kVariantTombstone;
+  header.names.assign(names.begin(), names.end());
   return Place(placed, header, {});
 }
 
@@ -264,6 +294,11 @@ void SegmentTier::MakeVisible() {
     if (placed.kind == RecordKind::kTombstone) {
       for (const BlockKey& key : placed.keys) live_.RemoveKey(key);
       counters_.tombstones += placed.keys.size();
+      continue;
+    }
+    if (placed.kind == RecordKind::kVariantTombstone) {
+      for (const BlockName& name : placed.names) live_.RemoveVariant(name.key, name.variant);
+      counters_.tombstones += placed.names.size();
       continue;
     }
     *placed.location = placed.at();

@@ -22,6 +22,9 @@ constexpr size_t kKeysAt = 56;
 constexpr size_t kKeyBytes = 32;
 static_assert(kKeysAt + kTombstoneKeysMax * kKeyBytes <= kChecksumAt);
 static_assert(kKeysAt + (kTombstoneKeysMax + 1) * kKeyBytes > kChecksumAt, "no key more would fit");
+constexpr size_t kNameBytes = kKeyBytes + kVariantBytes;
+static_assert(sizeof(BlockName) == kNameBytes, "names lie one after the other");
+static_assert(kKeysAt + kVariantTombstonesMax * kNameBytes <= kChecksumAt);
 
 uint64_t ChecksumOf(const uint8_t* page) { return XXH3_64bits(page, kChecksumAt); }
 
@@ -34,9 +37,9 @@ absl::Status CheckPage(const char* what, ConstSsdPage page) {
         absl::StrFormat("%s.checksum: %016x, but the page has %016x", what, stored, computed));
   }
   const uint16_t version = LoadLe<uint16_t>(page.data() + kVersionAt);
-  if (version != kSsdFormatVersion) {
+  if (version == 0 || version > kSsdFormatVersion) {
     return absl::UnimplementedError(
-        absl::StrCat(what, ".version: ", version, ", this build reads ", kSsdFormatVersion));
+        absl::StrCat(what, ".version: ", version, ", this build reads 1 to ", kSsdFormatVersion));
   }
   return absl::OkStatus();
 }
@@ -65,9 +68,13 @@ absl::StatusOr<SegmentHeader> DecodeSegmentHeader(ConstSsdPage page) {
 }
 
 void EncodeRecordHeader(const RecordHeader& header, SsdPage page) {
-  const bool block = header.kind == RecordKind::kBlock;
-  ABSL_RAW_CHECK(block ? header.keys.empty() && header.image.header_bytes > 0
-                       : !header.keys.empty() && header.keys.size() <= kTombstoneKeysMax,
+  const size_t entries = header.keys.size() + header.names.size();
+  ABSL_RAW_CHECK(header.keys.empty() || header.kind == RecordKind::kTombstone, "keys");
+  ABSL_RAW_CHECK(header.names.empty() || header.kind == RecordKind::kVariantTombstone, "names");
+  ABSL_RAW_CHECK(header.kind == RecordKind::kBlock
+                     ? header.image.header_bytes > 0
+                     : entries != 0 && entries <= (header.keys.empty() ? kVariantTombstonesMax
+                                                                       : kTombstoneKeysMax),
                  "record header contradicts its kind");
   std::memset(page.data(), 0, page.size());
   StoreLe<uint32_t>(page.data(), kRecordMagic);
@@ -77,11 +84,14 @@ void EncodeRecordHeader(const RecordHeader& header, SsdPage page) {
   StoreLe<uint64_t>(page.data() + 16, header.nonce);
   StoreLe<uint64_t>(page.data() + 24, header.sequence);
   StoreLe<uint32_t>(page.data() + 32, header.page);
-  StoreLe<uint32_t>(page.data() + 36, static_cast<uint32_t>(header.keys.size()));
+  StoreLe<uint32_t>(page.data() + 36, static_cast<uint32_t>(entries));
   StoreLe<uint64_t>(page.data() + 40, header.image.payload_bytes);
   StoreLe<uint32_t>(page.data() + 48, header.image.header_bytes);
   for (size_t i = 0; i < header.keys.size(); ++i) {
     std::memcpy(page.data() + kKeysAt + i * kKeyBytes, header.keys[i].bytes.data(), kKeyBytes);
+  }
+  if (!header.names.empty()) {
+    std::memcpy(page.data() + kKeysAt, header.names.data(), header.names.size() * kNameBytes);
   }
   StoreLe<uint64_t>(page.data() + kChecksumAt, ChecksumOf(page.data()));
 }
@@ -97,7 +107,7 @@ absl::StatusOr<RecordHeader> DecodeRecordHeader(ConstSsdPage page) {
   };
   RecordHeader header;
   const uint8_t kind = page[4];
-  if (kind != uint8_t(RecordKind::kBlock) && kind != uint8_t(RecordKind::kTombstone)) {
+  if (kind < uint8_t(RecordKind::kBlock) || kind > uint8_t(RecordKind::kVariantTombstone)) {
     return invalid("kind", kind);
   }
   header.kind = static_cast<RecordKind>(kind);
@@ -120,7 +130,14 @@ absl::StatusOr<RecordHeader> DecodeRecordHeader(ConstSsdPage page) {
   }
   if (header.image.payload_bytes != 0) return invalid("payload_bytes", header.image.payload_bytes);
   if (header.image.header_bytes != 0) return invalid("header_bytes", header.image.header_bytes);
-  if (key_count == 0 || key_count > kTombstoneKeysMax) return invalid("key_count", key_count);
+  const bool variants = header.kind == RecordKind::kVariantTombstone;
+  const uint32_t most = variants ? kVariantTombstonesMax : kTombstoneKeysMax;
+  if (key_count == 0 || key_count > most) return invalid("key_count", key_count);
+  if (variants) {
+    header.names.resize(key_count);
+    std::memcpy(header.names.data(), page.data() + kKeysAt, key_count * kNameBytes);
+    return header;
+  }
   header.keys.resize(key_count);
   for (uint32_t i = 0; i < key_count; ++i) {
     std::memcpy(header.keys[i].bytes.data(), page.data() + kKeysAt + i * kKeyBytes, kKeyBytes);

@@ -2,9 +2,10 @@
 // decoding only.
 //
 // A segment is a header page and then records. A record is one page of record header and, for a
-// block, its image (block_image.h) behind it; a tombstone keeps its keys in the page itself. Both
-// kinds of page end with a checksum (XXH3-64 of all before it), at the same place in every version
-// of the format, so that damage can be told from another version.
+// block, its image (block_image.h) behind it; a tombstone keeps its keys, or names of single
+// variants, in the page itself. Both kinds of page end with a checksum (XXH3-64 of all before it),
+// at the same place in every version of the format, so that damage can be told from another
+// version.
 #pragma once
 
 #include <array>
@@ -22,8 +23,10 @@
 
 namespace kedge {
 
-inline constexpr uint16_t kSsdFormatVersion = 1;
-inline constexpr uint32_t kTombstoneKeysMax = 126;  // what fits a page
+// Version 2 has tombstones of one variant. Version 1 is read too.
+inline constexpr uint16_t kSsdFormatVersion = 2;
+inline constexpr uint32_t kTombstoneKeysMax = 126;     // what fits a page
+inline constexpr uint32_t kVariantTombstonesMax = 50;  // likewise
 
 using SsdPage = std::span<uint8_t, kDiskPageBytes>;
 using ConstSsdPage = std::span<const uint8_t, kDiskPageBytes>;
@@ -36,7 +39,7 @@ struct SegmentHeader {
   uint64_t nonce = 0;
 };
 
-enum class RecordKind : uint8_t { kBlock = 1, kTombstone = 2 };
+enum class RecordKind : uint8_t { kBlock = 1, kTombstone = 2, kVariantTombstone = 3 };
 
 struct RecordHeader {
   RecordKind kind = RecordKind::kBlock;
@@ -45,8 +48,9 @@ struct RecordHeader {
   uint64_t nonce = 0;
   uint64_t sequence =
       0;  // grows inside a segment; a record with a smaller one was left over by a failed append
-  ImageLayout image;           // of a block
-  std::vector<BlockKey> keys;  // of a tombstone, 1 to kTombstoneKeysMax
+  ImageLayout image;             // of a block
+  std::vector<BlockKey> keys;    // of a tombstone, 1 to kTombstoneKeysMax
+  std::vector<BlockName> names;  // of a variant tombstone, 1 to kVariantTombstonesMax
 
   uint32_t image_pages() const {
     return kind == RecordKind::kBlock ? static_cast<uint32_t>(image.image_bytes() / kDiskPageBytes)

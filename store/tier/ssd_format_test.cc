@@ -28,7 +28,7 @@ RecordHeader BlockRecord() {
 TEST(SsdFormat, SegmentHeaderBytes) {
   PageBuffer memory(kDiskPageBytes);
   EncodeSegmentHeader({0x01020304, 0x1122334455667788}, memory.page(0));
-  const uint8_t expected[24] = {'K', 'E', 'D', 'G', 'E',  'S',  'E',  'G',  1,    0,    0,    0,
+  const uint8_t expected[24] = {'K', 'E', 'D', 'G', 'E',  'S',  'E',  'G',  2,    0,    0,    0,
                                 4,   3,   2,   1,   0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11};
   EXPECT_EQ(std::memcmp(memory.page(0).data(), expected, sizeof expected), 0);
   for (size_t i = sizeof expected; i < 4088; ++i) ASSERT_EQ(memory.page(0)[i], 0);
@@ -42,7 +42,7 @@ TEST(SsdFormat, BlockRecordBytes) {
   PageBuffer memory(kDiskPageBytes);
   const SsdPage page = memory.page(0);
   EncodeRecordHeader(BlockRecord(), page);
-  EXPECT_EQ(std::memcmp(page.data(), "KREC\1\0\0\0\1\0\0\0\7\0\0\0", 16), 0);
+  EXPECT_EQ(std::memcmp(page.data(), "KREC\1\0\0\0\2\0\0\0\7\0\0\0", 16), 0);
   EXPECT_EQ(LoadLe<uint64_t>(page.data() + 24), 99u);
   EXPECT_EQ(LoadLe<uint32_t>(page.data() + 32), 1234u);
   EXPECT_EQ(LoadLe<uint64_t>(page.data() + 40), 1'000'000u);
@@ -93,9 +93,10 @@ TEST(SsdFormat, ErrorsNameFieldAndValue) {
     Seal(page);
     return DecodeRecordHeader(page).status();
   };
-  EXPECT_EQ(decode_with(8, 2, 2).code(), absl::StatusCode::kUnimplemented);
-  EXPECT_THAT(Message(decode_with(8, 2, 2)), HasSubstr("record.version: 2"));
-  EXPECT_THAT(Message(decode_with(4, 3, 1)), HasSubstr("record.kind: 3"));
+  EXPECT_EQ(decode_with(8, 3, 2).code(), absl::StatusCode::kUnimplemented);
+  EXPECT_THAT(Message(decode_with(8, 3, 2)), HasSubstr("record.version: 3"));
+  EXPECT_TRUE(decode_with(8, 1, 2).ok());  // the version before
+  EXPECT_THAT(Message(decode_with(4, 4, 1)), HasSubstr("record.kind: 4"));
   EXPECT_THAT(Message(decode_with(36, 1, 4)), HasSubstr("record.key_count: 1"));
   EXPECT_THAT(Message(decode_with(40, kBlockBytesMax + 1, 8)),
               HasSubstr("record.payload_bytes: 67108865"));
@@ -111,6 +112,32 @@ TEST(SsdFormat, ErrorsNameFieldAndValue) {
   Seal(page);
   EXPECT_EQ(DecodeSegmentHeader(page).status().code(), absl::StatusCode::kUnimplemented);
   EXPECT_THAT(Message(DecodeSegmentHeader(page).status()), HasSubstr("segment header.version: 9"));
+}
+
+TEST(SsdFormat, TombstonesOfVariants) {
+  PageBuffer memory(kDiskPageBytes);
+  const SsdPage page = memory.page(0);
+  for (const uint32_t count : {1u, kVariantTombstonesMax}) {
+    RecordHeader record;
+    record.kind = RecordKind::kVariantTombstone;
+    record.sequence = 5;
+    for (uint32_t i = 0; i < count; ++i) {
+      BlockName& name = record.names.emplace_back();
+      name.key.bytes[0] = static_cast<uint8_t>(i);
+      name.variant = *Variant::Parse(i % 2 == 0 ? "raw" : "kivi4g32");
+    }
+    EncodeRecordHeader(record, page);
+    EXPECT_EQ(page[4], 3);
+    EXPECT_EQ(std::memcmp(page.data() + 56 + 32, "raw\0", 4), 0);
+    const auto decoded = DecodeRecordHeader(page);
+    ASSERT_TRUE(decoded.ok()) << decoded.status();
+    EXPECT_EQ(decoded->names, record.names);
+    EXPECT_TRUE(decoded->keys.empty());
+    EXPECT_EQ(decoded->image_pages(), 0u);
+  }
+  StoreLe<uint32_t>(page.data() + 36, kVariantTombstonesMax + 1);
+  Seal(page);
+  EXPECT_THAT(Message(DecodeRecordHeader(page).status()), HasSubstr("record.key_count: 51"));
 }
 
 TEST(SsdFormat, Names) {

@@ -111,7 +111,7 @@ class RocksdbIndex final : public SsdIndex {
     for (row->Seek(prefix); row->Valid() && row->key().starts_with(prefix); row->Next()) {
       const rocksdb::Slice value = row->value();
       const uint8_t kind = value.empty() ? 0 : Bytes(value)[0];
-      if (row->key().size() != 9 || value.size() < kRecordFixedBytes || kind < 1 || kind > 2) {
+      if (row->key().size() != 9 || value.size() < kRecordFixedBytes || kind < 1 || kind > 3) {
         return Damaged("record", row->key());
       }
       SsdIndexRecord record;

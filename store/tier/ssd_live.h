@@ -50,6 +50,20 @@ class SsdLiveMap {
     more_.erase(more);
   }
 
+  void RemoveVariant(const BlockKey& key, const Variant& variant) {
+    const Name name = NameOf(key);
+    const uint32_t tag = Tag(variant);
+    const auto first = first_.find(name);
+    if (first == first_.end()) return;
+    const Place* place = first->second.tag == tag ? &first->second : nullptr;
+    if (const auto more = more_.find(name); place == nullptr && more != more_.end()) {
+      for (const Place& other : more->second) {
+        if (other.tag == tag) place = &other;
+      }
+    }
+    if (place != nullptr) (void)RemoveAt(key, variant, {place->segment, place->page, 0});
+  }
+
   bool IsLive(const BlockKey& key, const Variant& variant, SsdLocation location) const {
     const Place place{location.segment, location.page, Tag(variant)};
     const Name name = NameOf(key);

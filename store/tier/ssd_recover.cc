@@ -4,6 +4,7 @@
 // acknowledged. A segment that was there at the start is never appended to: its tail may hold what
 // nobody was told about.
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -33,6 +34,10 @@ class IndexFeed {
     content_.insert(content_.end(), encoded.begin(), encoded.end());
     for (const BlockKey& key : record.keys) {
       content_.insert(content_.end(), key.bytes.begin(), key.bytes.end());
+    }
+    for (const BlockName& name : record.names) {
+      content_.insert(content_.end(), name.key.bytes.begin(), name.key.bytes.end());
+      content_.insert(content_.end(), name.variant.name.begin(), name.variant.name.end());
     }
     rows_.back().bytes = content_.size() - rows_.back().offset;
   }
@@ -249,6 +254,15 @@ absl::Status SegmentTier::ReplayIndex(uint32_t number, const SsdIndexMark& mark,
       Apply(record, nullptr);
       return absl::OkStatus();
     }
+    if (entry.kind == RecordKind::kVariantTombstone) {
+      if (entry.content.empty() || entry.content.size() % sizeof(BlockName) != 0) {
+        return IndexDamaged(entry, absl::StrCat("variants of ", entry.content.size(), " bytes"));
+      }
+      record.names.resize(entry.content.size() / sizeof(BlockName));
+      std::memcpy(record.names.data(), entry.content.data(), entry.content.size());
+      Apply(record, nullptr);
+      return absl::OkStatus();
+    }
     const absl::StatusOr<BlockHeader> header = DecodeBlockHeader(entry.content);
     if (!header.ok()) return IndexDamaged(entry, std::string(header.status().message()));
     record.image = {header->encoded_bytes(), header->payload_bytes()};
@@ -263,6 +277,7 @@ absl::Status SegmentTier::ReplayIndex(uint32_t number, const SsdIndexMark& mark,
 void SegmentTier::Apply(const RecordHeader& record, const BlockHeader* header) {
   if (header == nullptr) {
     for (const BlockKey& key : record.keys) live_.RemoveKey(key);
+    for (const BlockName& name : record.names) live_.RemoveVariant(name.key, name.variant);
     return;
   }
   live_.Put(header->key, header->variant, {record.segment, record.page + 1, record.image_pages()});

@@ -65,6 +65,7 @@ absl::Status SegmentTier::OpenNewSegment() {
 bool SegmentTier::IndexHasRoom() {
   if (floor_bytes() == 0) return true;
   const absl::StatusOr<uint64_t> free_bytes = disk_.FreeBytes(options_.directory);
+  free_bytes_ = free_bytes.ok() ? std::optional<uint64_t>(*free_bytes) : std::nullopt;
   return !free_bytes.ok() || *free_bytes >= floor_bytes();
 }
 

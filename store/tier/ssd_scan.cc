@@ -78,7 +78,7 @@ class Scan {
       searching_ = damage_counted_ = false;
       report_.nonce = record->nonce;
       report_.last_sequence = record->sequence;
-      if (record->kind == RecordKind::kTombstone) {
+      if (record->kind != RecordKind::kBlock) {
         ++report_.records;
         visit_(*record, nullptr, {});
       } else {

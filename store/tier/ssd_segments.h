@@ -12,6 +12,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -35,9 +36,11 @@ class SegmentTier final : public SsdTier {
 
   absl::Status Append(std::span<const Image> images, std::span<SsdLocation> locations) override;
   absl::Status AppendTombstones(std::span<const BlockKey> keys) override;
+  absl::Status AppendTombstones(std::span<const BlockName> names) override;
   absl::Status Read(SsdLocation location, uint32_t page_offset, std::span<uint8_t> bytes) override;
   uint64_t capacity_bytes() const override { return options_.capacity_bytes; }
   uint64_t used_bytes() const override;
+  bool index_in_memory() const override;
   void VisitMetrics(MetricsVisitor& visitor) const override;
 
  private:
@@ -60,6 +63,7 @@ class SegmentTier final : public SsdTier {
     std::span<const Image> images;
     std::span<SsdLocation> locations;
     std::span<const BlockKey> keys;
+    std::span<const BlockName> names;
     uint64_t pages = 0;  // of its records
     bool done = false;
     absl::Status status;
@@ -75,6 +79,7 @@ class SegmentTier final : public SsdTier {
     uint32_t image_pages = 0;
     SsdLocation* location = nullptr;   // where to tell its caller
     std::span<const BlockKey> keys;    // of a tombstone
+    std::span<const BlockName> names;  // of one of variants
     std::span<const uint8_t> content;  // for the index
     SsdLocation at() const { return {segment, page + 1, image_pages}; }
   };
@@ -86,6 +91,7 @@ class SegmentTier final : public SsdTier {
   absl::Status WriteGroup(const Group& group);
   absl::Status PlaceBlock(const Image& image, SsdLocation& location);
   absl::Status PlaceTombstone(std::span<const BlockKey> keys);
+  absl::Status PlaceTombstone(std::span<const BlockName> names);
   absl::Status Place(Placed placed, RecordHeader& header, std::span<const uint8_t> image);
   absl::Status FlushPieces();
   absl::Status SyncOpenSegment();
@@ -141,6 +147,7 @@ class SegmentTier final : public SsdTier {
   OpenSegment open_;
   uint32_t next_segment_ = 1;
   uint64_t next_sequence_ = 1;
+  std::optional<uint64_t> free_bytes_;  // of the disk, asked for this group; not after a drop
   uint32_t group_first_segment_ =
       0;  // the open segment when the group began: it and later ones are not dropped for it
   std::vector<Placed> placed_;          // of the group

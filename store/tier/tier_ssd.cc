@@ -72,6 +72,11 @@ uint64_t SegmentTier::used_bytes() const {
   return used_pages_ * kDiskPageBytes;
 }
 
+bool SegmentTier::index_in_memory() const {
+  std::lock_guard<std::mutex> guard(mutex_);
+  return counters_.index_in_memory;
+}
+
 void SegmentTier::VisitMetrics(MetricsVisitor& visitor) const {
   Counters counters;
   uint64_t segments = 0, blocks = 0;

@@ -3,9 +3,9 @@
 //
 // A segment (`seg-00000001.kseg`, at most `segment_bytes`) starts with a page that names format and
 // version; records follow, page-aligned: a block image (block_image.h) behind one page of record
-// header, or a tombstone (a key that was removed). Records carry a growing sequence number. Nothing
-// that was acknowledged is ever overwritten; when the tier is full its oldest segment is dropped
-// whole
+// header, or a tombstone (a key that was removed, or one variant of it). Records carry a growing
+// sequence number. Nothing that was acknowledged is ever overwritten; when the tier is full its
+// oldest segment is dropped whole
 // (`OnDropped` names each block: an eviction that is recorded, never a silent loss).
 //
 // The RocksDB index holds location and header of every record and how far each segment has been
@@ -104,6 +104,8 @@ class SsdTier {
   virtual absl::Status Append(std::span<const Image> images, std::span<SsdLocation> locations) = 0;
   // Durable record that these keys are gone, in all variants.
   virtual absl::Status AppendTombstones(std::span<const BlockKey> keys) = 0;
+  // The same for single variants; the others of their keys stay.
+  virtual absl::Status AppendTombstones(std::span<const BlockName> names) = 0;
 
   // Reads `bytes` (whole pages, page-aligned) starting `page_offset` pages into the image.
   // NOT_FOUND when its segment was dropped. Does not verify: the caller has the header and verifies
@@ -113,6 +115,8 @@ class SsdTier {
 
   virtual uint64_t capacity_bytes() const = 0;
   virtual uint64_t used_bytes() const = 0;
+  // The durable index was given up, when it was opened or later, because the disk is full.
+  virtual bool index_in_memory() const = 0;
   virtual void VisitMetrics(MetricsVisitor& visitor) const = 0;
 };
 

@@ -77,6 +77,27 @@ TEST_F(SsdTierTest, TombstonesHoldForAllVariantsAndOnlyBackwards) {
   EXPECT_EQ(report_.blocks, 0u);
 }
 
+TEST_F(SsdTierTest, ATombstoneOfOneVariantLeavesTheOthers) {
+  ASSERT_TRUE(Open().ok());
+  TestBlock raw(1), packed(1, "kivi2g32"), third(1, "kivi4g32");
+  const SsdTier::Image images[] = {raw.ForAppend(), packed.ForAppend(), third.ForAppend()};
+  SsdLocation locations[3];
+  ASSERT_TRUE(tier_->Append(images, locations).ok());
+  const BlockName names[] = {{TestKey(1), Variant::Raw()},
+                             {TestKey(1), *Variant::Parse("kivi4g32")},
+                             {TestKey(2), Variant::Raw()}};  // never put
+  ASSERT_TRUE(tier_->AppendTombstones(std::span<const BlockName>(names)).ok());
+  EXPECT_EQ(MetricReader(*tier_)["kedge_ssd_live_blocks"], 1);
+  for (int with_index = 1; with_index >= 0; --with_index) {
+    ASSERT_TRUE((with_index ? Open() : OpenWithoutIndex()).ok());
+    EXPECT_EQ(report_.blocks, 1u);
+    EXPECT_EQ(recovered_.at(TestKey(1)), locations[1]);
+  }
+  ASSERT_TRUE(tier_->Append({images, 1}, {locations, 1}).ok());  // put again
+  ASSERT_TRUE(OpenWithoutIndex().ok());
+  EXPECT_EQ(report_.blocks, 2u);
+}
+
 TEST_F(SsdTierTest, TheOldestSegmentMakesRoomAndOnlyLiveBlocksAreReported) {
   ASSERT_TRUE(Open().ok());
   const SsdLocation first = *Put(0);
@@ -195,13 +216,13 @@ TEST_F(SsdTierTest, ANewerFormatIsNotTouched) {
   const auto file = disk_.Open(PathOf(1), false);
   PageBuffer page(kDiskPageBytes);
   ASSERT_TRUE((*file)->Read(0, page.first(kDiskPageBytes)).ok());
-  StoreLe<uint16_t>(page.page(0).data() + 8, 2);
+  StoreLe<uint16_t>(page.page(0).data() + 8, 3);
   StoreLe<uint64_t>(page.page(0).data() + 4088, XXH3_64bits(page.page(0).data(), 4088));
   ASSERT_TRUE((*file)->Write(0, page.first(kDiskPageBytes)).ok());
   const std::vector<std::string> before = disk_.Paths();
   const absl::Status status = Open();
   EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
-  EXPECT_THAT(Message(status), HasSubstr("/tier/seg-00000001.kseg: segment header.version: 2"));
+  EXPECT_THAT(Message(status), HasSubstr("/tier/seg-00000001.kseg: segment header.version: 3"));
   EXPECT_EQ(disk_.Paths(), before);
 }
 

@@ -80,6 +80,9 @@ inline constexpr uint32_t kMoverQueueMax = 4096;
 // unpinned within milliseconds, what is leased is not. Half a second in all.
 inline constexpr uint32_t kPromoteRetryMs = 5;
 inline constexpr uint32_t kPromoteAttemptsMax = 100;
+// While the mover writes, host memory may be full of what the SSD does not have yet: as long as a
+// put waits for that.
+inline constexpr uint32_t kPromoteAttemptsWritingMax = kPutRoomWaitMs / kPromoteRetryMs;
 // One append: large enough that the sync is a small part of it, small enough that it does not hold
 // up a durable put for long.
 inline constexpr uint64_t kMoverBatchBytes = 32ull << 20;
