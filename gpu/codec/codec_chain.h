@@ -8,11 +8,15 @@
 //     auto s = chain->DecodePart({shape, layer, Component::kK, &rope}, part, pages);
 //
 // Names: `raw`, and those of part_codec.cc's list: `fp8`; `kivi{2,4,8}g{32,64,128}`, `had+` before
-// a kivi. `raw` copies, in the engine's frame. Every other chain keeps keys un-rotated: EncodePart
+// a kivi, `s8` behind it. `raw` copies, in the engine's frame. Every other chain keeps keys
+// un-rotated: EncodePart
 // turns them back by the angles of `PartTask::rope`, DecodePart turns them forward, both in fp32. A
 // lossy part is a header (part_header.h), then the method's bytes (part_codec.h), then, where it
 // begins a sequence, its first 4 tokens as the engine gave them. Those are not turned: such a part
 // is decoded where it was encoded, at a sequence's beginning.
+//
+// Encoding or decoding a part takes at most kScratchBytesMax beside its arguments, for the geometry
+// of Llama-3.1-8B in blocks of 64 tokens; it grows with the part. `tools/bench codec` measures it.
 //
 // A chain is a value, cheap to copy; all methods may be called by any thread. A part is never half
 // trusted: its size, header and body are checked before the first byte is written to a page.
@@ -31,6 +35,8 @@
 #include "proto/kv_shape.h"
 
 namespace kedge::codec {
+
+inline constexpr uint64_t kScratchBytesMax = 1 << 20;
 
 // Where a part's tokens go: token t is row t % page_tokens of page t / page_tokens. Rows are
 // kv_heads * head_size elements of the shape's dtype and lie one after the other.

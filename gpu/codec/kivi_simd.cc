@@ -8,13 +8,13 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <new>
 
 #include "gpu/codec/kivi.h"
 #include "gpu/kernels/simd_targets.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "gpu/codec/kivi_simd.cc"
-#include "hwy/aligned_allocator.h"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 
@@ -33,11 +33,17 @@ HWY_INLINE int64_t Lanes() { return static_cast<int64_t>(hn::Lanes(Tag())); }
 // Aligned floats, not initialized. Lives as long as one call.
 class Scratch {
  public:
-  explicit Scratch(int64_t count) : memory_(hwy::AllocateAligned<float>(count)) {}
-  float* get() const { return memory_.get(); }
+  explicit Scratch(int64_t count)
+      : memory_(static_cast<float*>(::operator new(count * sizeof(float), kAlign))) {}
+  ~Scratch() { ::operator delete(memory_, kAlign); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  float* get() const { return memory_; }
 
  private:
-  hwy::AlignedFreeUniquePtr<float[]> memory_;
+  static constexpr std::align_val_t kAlign{64};
+
+  float* const memory_;
 };
 
 // One batch's groups: their extent, then what codes are made with.
@@ -73,6 +79,24 @@ struct Extent {
     lowest = hn::Min(lowest, x);
     highest = hn::Max(highest, x);
     magnitude = hn::Max(magnitude, hn::And(hn::BitCast(d32, x), hn::Set(d32, 0x7fffffffu)));
+  }
+  // Over all lanes. Both at once: the largest of one half and, negated, the least of the other.
+  HWY_INLINE void Reduce(float* least, float* largest) const {
+#if HWY_TARGET == HWY_SCALAR
+    *least = hn::GetLane(lowest);
+    *largest = hn::GetLane(highest);
+#else
+    const Tag d;
+    constexpr int kHalf = hn::MaxLanes(Tag()) / 2;
+    const auto negated = hn::Neg(lowest);
+    auto most = hn::Max(hn::ConcatLowerLower(d, negated, highest),
+                        hn::ConcatUpperUpper(d, negated, highest));
+    if constexpr (kHalf > 4) most = hn::Max(most, SwapLanes<4>(d, most));
+    if constexpr (kHalf > 2) most = hn::Max(most, SwapLanes<2>(d, most));
+    most = hn::Max(most, SwapLanes<1>(d, most));
+    *largest = hn::GetLane(most);
+    *least = -hn::GetLane(hn::ConcatUpperUpper(d, most, most));
+#endif
   }
   HWY_INLINE bool Fits() const {
     const hn::RebindToSigned<Tag> di32;
@@ -252,8 +276,8 @@ bool EncodeOverTokens(const KiviLayout& layout, const SourceRows& source, uint8_
       for (int64_t t = begin; t < layout.group; ++t) {
         // The next head's values: the hardware does not guess them.
         const uint8_t* next =
-            source.data + ((first + t) * channels + (head + 1) * size) * int64_t{DTypeBytes(kType)};
-        for (int64_t at = 0; at < size * int64_t{DTypeBytes(kType)}; at += 64)
+            source.data + ((first + t) * channels + (head + 1) * size) * kBytesOf<kType>;
+        for (int64_t at = 0; at < size * kBytesOf<kType>; at += 64)
           __builtin_prefetch(next + at, /*rw=*/0, /*locality=*/3);
         ReadHead<kType>(d, source, first + t, head * size, channels, size, x + t * size);
       }
@@ -334,8 +358,7 @@ bool EncodeOverChannels(const KiviLayout& layout, const SourceRows& source, uint
       Extent extent;
       for (int64_t i = 0; i < layout.group; i += Lanes())
         extent.Add(hn::Load(d, x + g * layout.group + i));
-      batch.lowest[g] = hn::GetLane(hn::MinOfLanes(d, extent.lowest));
-      batch.highest[g] = hn::GetLane(hn::MaxOfLanes(d, extent.highest));
+      extent.Reduce(&batch.lowest[g], &batch.highest[g]);
       all.magnitude = hn::Max(all.magnitude, extent.magnitude);
     }
     if (!all.Fits()) return false;
@@ -394,11 +417,28 @@ HWY_INLINE void LoadUnion(const KiviLayout& layout, const uint8_t* in, int64_t f
   }
 }
 
+// A token's values of one head, over channels whose words lie side by side.
+struct ColumnValues {
+  const uint32_t* words;
+  const float* scale;
+  const float* minimum;
+  hn::Vec<hn::RebindToUnsigned<Tag>> mask;
+  int shift;
+
+  HWY_INLINE Vec operator()(int64_t i) const {
+    const Tag d;
+    const hn::RebindToUnsigned<Tag> d32;
+    const hn::RebindToSigned<Tag> di32;
+    const auto code = hn::And(hn::ShiftRightSame(hn::LoadU(d32, words + i), shift), mask);
+    const auto steps = hn::ConvertTo(d, hn::BitCast(di32, code));
+    return hn::Add(hn::Mul(steps, hn::Load(d, scale + i)), hn::Load(d, minimum + i));
+  }
+};
+
 template <DType kType>
 void DecodeOverTokens(const KiviLayout& layout, const uint8_t* in, const TargetRows& target) {
   const Tag d;
   const hn::RebindToUnsigned<Tag> d32;
-  const hn::RebindToSigned<Tag> di32;
   const int64_t channels = layout.channels();
   const int64_t size = layout.head_size;
   const int64_t per_word = layout.codes_per_word();
@@ -420,14 +460,8 @@ void DecodeOverTokens(const KiviLayout& layout, const uint8_t* in, const TargetR
     const uint32_t* row = words + token / per_word * channels;
     const int shift = static_cast<int>(token % per_word) * layout.bits;
     for (int64_t channel = 0; channel < channels; channel += size) {
-      WriteHead<kType>(
-          d, target, token, channel, size, minimum + channels, [&](int64_t i) HWY_ATTR {
-            const int64_t at = channel + i;
-            const auto word = hn::LoadU(d32, row + at);
-            const auto code = hn::And(hn::ShiftRightSame(word, shift), mask);
-            const auto steps = hn::ConvertTo(d, hn::BitCast(di32, code));
-            return hn::Add(hn::Mul(steps, hn::Load(d, scale + at)), hn::Load(d, minimum + at));
-          });
+      const ColumnValues values{row + channel, scale + channel, minimum + channel, mask, shift};
+      WriteHead<kType>(d, target, token, channel, size, minimum + channels, values);
     }
   }
 }
@@ -458,6 +492,22 @@ HWY_INLINE hn::Vec<hn::RebindToSigned<Tag>> LoadCodes(const uint8_t* from) {
   }
 }
 
+// The values of one head of a token, whose codes are neighbours.
+template <int kBits>
+struct RowValues {
+  const uint8_t* codes;
+  const float* scale;
+  const float* minimum;
+  int group_bits;
+
+  HWY_INLINE Vec operator()(int64_t i) const {
+    const Tag d;
+    const auto steps = hn::ConvertTo(d, LoadCodes<kBits>(codes + i * kBits / 8));
+    const int64_t group = i >> group_bits;
+    return hn::Add(hn::Mul(steps, hn::Set(d, scale[group])), hn::Set(d, minimum[group]));
+  }
+};
+
 template <DType kType, int kBits>
 void DecodeOverChannels(const KiviLayout& layout, const uint8_t* in, const TargetRows& target) {
   const Tag d;
@@ -480,13 +530,9 @@ void DecodeOverChannels(const KiviLayout& layout, const uint8_t* in, const Targe
     for (int64_t row = std::max(first, target.skip * layout.heads); row < end; ++row) {
       const uint8_t* codes = in + layout.codes_at() + row * size * kBits / 8;
       const int64_t group = (row - first) * per_head;
-      WriteHead<kType>(
-          d, target, row / layout.heads, row % layout.heads * size, size, minimum + size,
-          [&](int64_t i) HWY_ATTR {
-            const int64_t g = group + (i >> group_bits);
-            const auto steps = hn::ConvertTo(d, LoadCodes<kBits>(codes + i * kBits / 8));
-            return hn::Add(hn::Mul(steps, hn::Set(d, scale[g])), hn::Set(d, minimum[g]));
-          });
+      const RowValues<kBits> values{codes, scale + group, minimum + group, group_bits};
+      WriteHead<kType>(d, target, row / layout.heads, row % layout.heads * size, size,
+                       minimum + size, values);
     }
   }
 }

@@ -20,6 +20,9 @@ namespace kedge::codec {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
+template <DType kType>
+inline constexpr int64_t kBytesOf = kType == DType::kF32 ? 4 : 2;
+
 // Whether the instruction set converts f16 itself, rounding to nearest even.
 inline constexpr bool kHasF16 = HWY_TARGET <= HWY_AVX2;
 
@@ -131,15 +134,22 @@ HWY_INLINE hn::Vec<D> SwapLanes(D d, hn::Vec<D> x) {
 #endif
 }
 
-// One step of the Hadamard transform inside a vector: a + b and a - b of each pair of lanes.
+// 1, and -1 for the lanes that have bit kStep: what a step of the Hadamard transform inside a
+// vector multiplies by before it adds the lanes' partners. The products are exact.
+template <int kStep>
+struct StepSigns {
+  alignas(64) float of[16];
+  constexpr StepSigns() : of() {
+    for (int i = 0; i < 16; ++i) of[i] = (i & kStep) != 0 ? -1.0f : 1.0f;
+  }
+};
+template <int kStep>
+inline constexpr StepSigns<kStep> kStepSigns;
+
 template <int kStep, class D>
 HWY_INLINE hn::Vec<D> AddAndSubtractLanes(D d, hn::Vec<D> x) {
   if constexpr (kStep < hn::MaxLanes(D())) {
-    const hn::RebindToUnsigned<D> d32;
-    const auto upper = hn::And(hn::Iota(d32, 0), hn::Set(d32, uint32_t{kStep}));
-    const auto sign = hn::IfThenElse(hn::RebindMask(d, hn::Eq(upper, hn::Zero(d32))),
-                                     hn::Set(d, 1.0f), hn::Set(d, -1.0f));
-    return hn::MulAdd(x, sign, SwapLanes<kStep>(d, x));  // the product is exact
+    return hn::MulAdd(x, hn::Load(d, kStepSigns<kStep>.of), SwapLanes<kStep>(d, x));
   } else {
     return x;
   }
@@ -197,17 +207,17 @@ template <DType kType, class D>
 HWY_INLINE void ReadHead(D d, const SourceRows& source, int64_t token, int64_t channel,
                          int64_t channels, int64_t head_size, float* to) {
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
-  const uint8_t* row = source.data + token * channels * DTypeBytes(kType);
+  const uint8_t* row = source.data + (token * channels + channel) * kBytesOf<kType>;
   if (source.rope == nullptr) {
     for (int64_t i = 0; i < head_size; i += lanes)
-      hn::Store(LoadLanes<kType>(d, row, channel + i), d, to + i);
+      hn::Store(LoadLanes<kType>(d, row, i), d, to + i);
   } else {
     const int64_t half = head_size / 2;
     const float* cos = source.rope->cos.data() + token * half;
     const float* sin = source.rope->sin.data() + token * half;
     for (int64_t i = 0; i < half; i += lanes) {
-      auto low = LoadLanes<kType>(d, row, channel + i);
-      auto high = LoadLanes<kType>(d, row, channel + i + half);
+      auto low = LoadLanes<kType>(d, row, i);
+      auto high = LoadLanes<kType>(d, row, i + half);
       TurnLanesBack(hn::LoadU(d, cos + i), hn::LoadU(d, sin + i), low, high);
       hn::Store(low, d, to + i);
       hn::Store(high, d, to + i + half);
@@ -216,37 +226,47 @@ HWY_INLINE void ReadHead(D d, const SourceRows& source, int64_t token, int64_t c
   if (source.hadamard) HadamardLanes(d, head_size, to);
 }
 
-// One head of a part, as WriteRow writes it. `value(i)` gives the values from i on; `scratch` is
-// aligned and has room for a head.
+// Turns and stores one head; `value(i)` gives its values from i on. Functors come by value, so that
+// the compiler sees that no store changes them.
 template <DType kType, class D, class Value>
-HWY_INLINE void WriteHead(D d, const TargetRows& target, int64_t token, int64_t channel,
-                          int64_t head_size, float* scratch, const Value& value) {
+HWY_INLINE void TurnAndStore(D d, const TargetRows& target, int64_t token, int64_t channel,
+                             int64_t head_size, const Value value) {
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
-  uint8_t* row = target.rows[token];
-  const int64_t half = head_size / 2;
-  const auto turned = [&](const auto& from) HWY_ATTR {
-    if (target.rope == nullptr) {
-      for (int64_t i = 0; i < head_size; i += lanes)
-        StoreLanes<kType>(d, from(i), row, channel + i);
-      return;
-    }
-    const float* cos = target.rope->cos.data() + token * half;
-    const float* sin = target.rope->sin.data() + token * half;
-    for (int64_t i = 0; i < half; i += lanes) {
-      auto low = from(i);
-      auto high = from(i + half);
-      TurnLanes(hn::LoadU(d, cos + i), hn::LoadU(d, sin + i), low, high);
-      StoreLanes<kType>(d, low, row, channel + i);
-      StoreLanes<kType>(d, high, row, channel + i + half);
-    }
-  };
-  if (!target.hadamard) {
-    turned(value);
+  uint8_t* const row = target.rows[token] + channel * kBytesOf<kType>;
+  if (target.rope == nullptr) {
+    for (int64_t i = 0; i < head_size; i += lanes) StoreLanes<kType>(d, value(i), row, i);
     return;
   }
+  const int64_t half = head_size / 2;
+  const float* const cos = target.rope->cos.data() + token * half;
+  const float* const sin = target.rope->sin.data() + token * half;
+  for (int64_t i = 0; i < half; i += lanes) {
+    auto low = value(i);
+    auto high = value(i + half);
+    TurnLanes(hn::LoadU(d, cos + i), hn::LoadU(d, sin + i), low, high);
+    StoreLanes<kType>(d, low, row, i);
+    StoreLanes<kType>(d, high, row, i + half);
+  }
+}
+
+template <class D>
+struct LoadFrom {
+  const float* from;
+  HWY_INLINE hn::Vec<D> operator()(int64_t i) const { return hn::Load(D(), from + i); }
+};
+
+// One head of a part, as WriteRow writes it. `scratch` is aligned and has room for a head.
+template <DType kType, class D, class Value>
+HWY_INLINE void WriteHead(D d, const TargetRows& target, int64_t token, int64_t channel,
+                          int64_t head_size, float* scratch, const Value value) {
+  if (!target.hadamard) {
+    TurnAndStore<kType>(d, target, token, channel, head_size, value);
+    return;
+  }
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   for (int64_t i = 0; i < head_size; i += lanes) hn::Store(value(i), d, scratch + i);
   HadamardLanes(d, head_size, scratch);
-  turned([&](int64_t i) HWY_ATTR { return hn::Load(d, scratch + i); });
+  TurnAndStore<kType>(d, target, token, channel, head_size, LoadFrom<D>{scratch});
 }
 
 // Whether ReadHead and WriteHead can.
