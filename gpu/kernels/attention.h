@@ -44,6 +44,10 @@ struct AttentionArgs {
   // What column_mass.h needs: [rows, heads], log(sum of e^(scale q . k)) over the keys that the row
   // sees. Null: not written. `out` has the same bits either way.
   float* log_sum_exp = nullptr;
+  // Rows that stand apart (recompute.h): row r stands at positions[r] and sees the keys up to it,
+  // so that causality goes by position, not by place. Ascending, each at least 0; k and v hold keys
+  // up to the last one. Null: row r stands at first_position + r. Not together with `visible`.
+  const int32_t* positions = nullptr;  // [rows], memory of the device
 };
 
 // Depends on rows and heads only, not on first_position; ignores the pointers.

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 
+#include "absl/base/internal/raw_logging.h"
 #include "gpu/kernels/cast.h"
 #include "gpu/kernels/simd_targets.h"
 
@@ -93,7 +94,8 @@ struct Item {
   float* rows_as_float;  // [kKeyTile][padded_head], converted keys
 
   int64_t position(int64_t row) const {
-    return args.first_position + first_token + row / layout.group;
+    const int64_t token = first_token + row / layout.group;
+    return args.positions != nullptr ? args.positions[token] : args.first_position + token;
   }
   const uint8_t* visible(int64_t row) const {
     return args.visible + (first_token + row / layout.group) * (args.first_position + args.rows);
@@ -296,6 +298,8 @@ int64_t AttentionScratchFloats(const AttentionArgs& args) {
 }
 
 void Attention(CpuDevice& device, const AttentionArgs& args) {
+  ABSL_RAW_CHECK(args.positions == nullptr || args.visible == nullptr,
+                 "Attention: a mask for rows that stand apart");
   const AttentionLayout layout(args);
   device.ParallelFor(layout.items(args), [&](int64_t item) {
     HWY_DYNAMIC_DISPATCH(AttentionItem)(args, layout, item);

@@ -35,7 +35,8 @@ __global__ void AttentionKernel(AttentionArgs args) {
   const int64_t row = blockIdx.x;
   const int64_t head = blockIdx.y;
   const int64_t kv_head = head / (args.heads / args.kv_heads);
-  const int64_t keys = args.first_position + row + 1;
+  const int64_t keys =
+      (args.positions == nullptr ? args.first_position + row : args.positions[row]) + 1;
   const int64_t token_stride = args.kv_heads * args.head_size;
   const int64_t head_offset = kv_head * args.head_size;
   const uint8_t* visible =

@@ -26,6 +26,7 @@ std::vector<float> KeysOfHead(const AttentionArgs& args, int64_t kv_head, int64_
 
 void AttentionMass(CpuDevice& device, const AttentionArgs& args, std::span<double> mass) {
   const int64_t keys = args.first_position + args.rows;
+  ABSL_RAW_CHECK(args.positions == nullptr, "AttentionMass: rows that stand apart");
   ABSL_RAW_CHECK(static_cast<int64_t>(mass.size()) == args.heads * keys,
                  "AttentionMass: mass is not [heads, keys]");
   device.ParallelFor(args.heads, [&](int64_t head) {

@@ -190,6 +190,40 @@ TEST(Attention, ARowHasTheSameBitsWithAnyOtherRows) {
   }
 }
 
+TEST(Attention, RowsThatStandApartHaveTheBitsOfTheirPositions) {
+  CpuDevice device(2);
+  const Shape shape{6, 2, 24};
+  const int64_t width = shape.heads * shape.head_size;
+  const Sequence sequence(shape, 260, DType::kBf16, 8.0f);
+  const std::vector<float> all = sequence.Attend(device, 0, 260);
+  const AttentionArgs dense = sequence.Args(0, 260);
+  for (const int64_t step : {1, 2, 3, 7, 63, 64, 65, 200}) {
+    for (const int32_t first : {0, 5, 64, 190}) {
+      std::vector<int32_t> positions;
+      std::vector<float> q;
+      for (int64_t p = first; p < 260; p += step) {
+        positions.push_back(static_cast<int32_t>(p));
+        q.insert(q.end(), dense.q + p * dense.q_stride, dense.q + (p + 1) * dense.q_stride);
+      }
+      AttentionArgs args = dense;
+      args.q = q.data();
+      args.rows = static_cast<int64_t>(positions.size());
+      args.positions = positions.data();
+      std::vector<float> out(args.rows * width, NAN);
+      args.out = out.data();
+      std::vector<float> scratch(AttentionScratchFloats(args), NAN);
+      args.scratch = scratch.data();
+      Attention(device, args);
+      for (int64_t row = 0; row < args.rows; ++row) {
+        ASSERT_EQ(std::memcmp(out.data() + row * width, all.data() + positions[row] * width,
+                              width * sizeof(float)),
+                  0)
+            << "position " << positions[row] << " of every " << step << "th from " << first;
+      }
+    }
+  }
+}
+
 #if KEDGE_CUDA
 
 using AttentionCudaTest = CudaTwin;
@@ -210,6 +244,29 @@ TEST_F(AttentionCudaTest, AgreesWithTheDefinition) {
       const std::vector<double> expected = sequence.Reference(100 + row);
       for (int64_t i = 0; i < width; ++i) ASSERT_NEAR(out[row * width + i], expected[i], 1e-5);
     }
+  }
+}
+
+TEST_F(AttentionCudaTest, RowsThatStandApartSeeUpToTheirPositions) {
+  const Shape shape{6, 2, 24};
+  const int64_t width = shape.heads * shape.head_size;
+  const Sequence sequence(shape, 200, DType::kBf16, 8.0f);
+  const std::vector<int32_t> positions{0, 3, 64, 150, 199};
+  AttentionArgs args = sequence.Args(0, 200);
+  std::vector<float> q;
+  for (const int32_t p : positions)
+    q.insert(q.end(), args.q + p * args.q_stride, args.q + (p + 1) * args.q_stride);
+  args.q = ToGpu(q);
+  args.k = ToGpu(sequence.k());
+  args.v = ToGpu(sequence.v());
+  args.rows = static_cast<int64_t>(positions.size());
+  args.positions = ToGpu(positions);
+  args.out = Room<float>(args.rows * width);
+  AttentionCuda(args, stream());
+  const std::vector<float> out = FromGpu(args.out, args.rows * width);
+  for (int64_t row = 0; row < args.rows; ++row) {
+    const std::vector<double> expected = sequence.Reference(positions[row]);
+    for (int64_t i = 0; i < width; ++i) ASSERT_NEAR(out[row * width + i], expected[i], 1e-5);
   }
 }
 

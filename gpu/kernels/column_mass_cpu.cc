@@ -152,6 +152,7 @@ HWY_EXPORT(ColumnMassItem);
 
 void ColumnMass(CpuDevice& device, const AttentionArgs& args, int64_t first_row, int64_t stride,
                 float* mass) {
+  ABSL_RAW_CHECK(args.positions == nullptr, "ColumnMass: rows that stand apart");
   ABSL_RAW_CHECK(args.log_sum_exp != nullptr, "ColumnMass: attention has left no log_sum_exp");
   ABSL_RAW_CHECK(args.visible == nullptr, "ColumnMass: a mask is not known here");
   ABSL_RAW_CHECK(stride >= args.first_position + args.rows, "ColumnMass: stride below the keys");

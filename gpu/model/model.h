@@ -140,6 +140,8 @@ class Model {
   absl::StatusOr<Logits> Decode(int32_t token, KvCache& cache);
 
  private:
+  friend class Recomputation;  // recompute.h: the same layers for rows that stand apart
+
   // Memory for one chunk's activations.
   struct Workspace {
     std::vector<float> residual;     // [rows, hidden]
