@@ -22,6 +22,8 @@ constexpr std::string_view kModelDomain = "kedge/model/1";
 constexpr std::string_view kChainDomain = "kedge/chain/1";
 constexpr std::string_view kLinkDomain = "kedge/link/1";
 constexpr std::string_view kOpaqueDomain = "kedge/opaque/1";
+constexpr std::string_view kAnchorDomain = "kedge/anchor/1";
+constexpr std::string_view kSequenceDomain = "kedge/sequence/1";
 
 // What a link's content is.
 constexpr uint8_t kSourceTokens = 1;
@@ -259,6 +261,34 @@ BlockKey OpaqueKey(const TenantSalt& salt, std::span<const uint8_t> name) {
   hmac.Start(salt);
   hmac.Update(AsBytes(kOpaqueDomain));
   hmac.Update(name);
+  return hmac.Finish();
+}
+
+BlockKey AnchorNameKey(const TenantSalt& salt, const Fingerprint& model,
+                       std::span<const uint8_t> name) {
+  HmacSha256& hmac = ThreadHmac();
+  hmac.Start(salt);
+  hmac.Update(AsBytes(kAnchorDomain));
+  hmac.Update(model.bytes);
+  hmac.Update(name);
+  return hmac.Finish();
+}
+
+BlockKey SequenceKey(const TenantSalt& salt, const BlockKey& tail, uint32_t tokens,
+                     std::string_view chain, std::span<const uint8_t, 16> profile_id) {
+  constexpr size_t kChainBytesMax = 47;  // of a variant's name
+  ABSL_RAW_CHECK(!chain.empty() && chain.size() <= kChainBytesMax,
+                 "a chain has 1 to 47 characters");
+  std::vector<uint8_t> input;
+  WireWriter writer(input);
+  writer.Bytes(AsBytes(kSequenceDomain));
+  writer.Bytes(tail.bytes);
+  writer.U32(tokens);
+  writer.Text(chain, kChainBytesMax);
+  writer.Bytes(profile_id);
+  HmacSha256& hmac = ThreadHmac();
+  hmac.Start(salt);
+  hmac.Update(input);
   return hmac.Finish();
 }
 

@@ -10,6 +10,9 @@
 //   anchor  KVCOMM objects.
 //   opaque  any bytes of the caller: put, get, exists, remove.
 //
+// A variant that depends on more than one block (gpu/codec/pruned_chain.h) has a key of its own
+// beside them: SequenceKey.
+//
 // A *placement id* (8 bytes) travels with a key. Blocks of one run (32 blocks of one chain) share
 // it, so that they live on the same node and are evicted together, tail first.
 #pragma once
@@ -123,6 +126,15 @@ class KeyChain {
 
 // The key of a caller's own name, and its placement (a run of its own).
 BlockKey OpaqueKey(const TenantSalt& salt, std::span<const uint8_t> name);
+// A key of the anchor keyspace; what `name` holds is said in gpu/offset/anchor.h.
+BlockKey AnchorNameKey(const TenantSalt& salt, const Fingerprint& model,
+                       std::span<const uint8_t> name);
+// The name of what was made of a whole sequence: its first `tokens` tokens, whose last block has
+// the prefix key `tail`, by a chain and a profile (proto/model_profile.h; its id). Its placement is
+// the tail's: it lives beside the blocks that it was made of. Aborts when the chain's name is empty
+// or has more than 47 characters.
+BlockKey SequenceKey(const TenantSalt& salt, const BlockKey& tail, uint32_t tokens,
+                     std::string_view chain, std::span<const uint8_t, 16> profile_id);
 // Placement of a key that stands alone: its first 8 bytes, little endian.
 uint64_t PlacementOf(const BlockKey& key);
 

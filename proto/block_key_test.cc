@@ -195,6 +195,22 @@ TEST(KeyChain, ThreadsAgree) {
   for (const BlockKey& key : found) EXPECT_EQ(key, expected);
 }
 
+TEST(SequenceKey, DependsOnEverythingThatItIsMadeOf) {
+  const std::array<uint8_t, 16> profile = {1, 2, 3};
+  std::array<uint8_t, 16> other_profile = profile;
+  other_profile[15] = 1;
+  BlockKey tail;
+  tail.bytes[0] = 7;
+  const BlockKey key = SequenceKey(Salt(), tail, 128, "prefixkv0.5+raw", profile);
+  EXPECT_EQ(key, SequenceKey(Salt(), tail, 128, "prefixkv0.5+raw", profile));
+  EXPECT_NE(key, SequenceKey(Salt("other"), tail, 128, "prefixkv0.5+raw", profile));
+  EXPECT_NE(key, SequenceKey(Salt(), BlockKey(), 128, "prefixkv0.5+raw", profile));
+  EXPECT_NE(key, SequenceKey(Salt(), tail, 192, "prefixkv0.5+raw", profile));
+  EXPECT_NE(key, SequenceKey(Salt(), tail, 128, "prefixkv0.4+raw", profile));
+  EXPECT_NE(key, SequenceKey(Salt(), tail, 128, "prefixkv0.5+raw", other_profile));
+  EXPECT_DEATH(SequenceKey(Salt(), tail, 128, "", profile), "1 to 47");
+}
+
 TEST(OpaqueKey, DependsOnSaltAndName) {
   const BlockKey key = OpaqueKey(Salt(), Bytes("name"));
   EXPECT_EQ(key, OpaqueKey(Salt(), Bytes("name")));

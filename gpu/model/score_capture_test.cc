@@ -6,6 +6,7 @@
 
 #include "gmock/gmock.h"
 #include "gpu/kernels/attention_mass.h"
+#include "gpu/model/prune_profile.h"
 #include "gpu/model/testing_model.h"
 #include "gtest/gtest.h"
 
@@ -99,6 +100,31 @@ TEST_F(ScoreCaptureTest, QueriesThatCameFromAStoreAreMissed) {
   EXPECT_THAT(std::string(capture.Finish().status().message()),
               HasSubstr("layer 0: 64 of 128 queries were computed"));
   EXPECT_TRUE(late.Finish().ok());
+}
+
+TEST_F(ScoreCaptureTest, AProfileIsOfWhatWasSeen) {
+  PruneProfiler profiler(*model_);
+  EXPECT_FALSE(profiler.Build().ok());
+  std::vector<double> sums(64);  // of layer 2's queries from the fifth one on
+  for (const int64_t tokens : {100, 70}) {
+    ASSERT_TRUE(profiler.Add(*model_, TestingPrompt(tokens)).ok());
+    PrefillOptions options;
+    options.on_queries = [&](int64_t layer, int64_t first, int64_t rows, const float* q,
+                             int64_t stride) {
+      for (int64_t row = 0; layer == 2 && row < rows; ++row) {
+        for (int64_t i = 0; first + row >= 4 && i < 64; ++i) sums[i] += q[row * stride + i];
+      }
+    };
+    absl::StatusOr<KvCache> cache = model_->NewCache(400);
+    ASSERT_TRUE(model_->Prefill(TestingPrompt(tokens), *cache, options).ok());
+  }
+  const absl::StatusOr<codec::PruneProfile> profile = profiler.Build();
+  ASSERT_TRUE(profile.ok()) << profile.status();
+  EXPECT_EQ(profile->budgets.samples, 2u);
+  EXPECT_EQ(profile->budgets.curves.size(), 3u);
+  EXPECT_EQ(profile->queries->queries, 96u + 66u);
+  for (int64_t i = 0; i < 64; ++i)
+    EXPECT_NEAR(profile->queries->mean_of(2, 0)[i], sums[i] / 162, 1e-5);
 }
 
 }  // namespace

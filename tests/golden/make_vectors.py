@@ -110,6 +110,15 @@ MODELS = [
 ]
 
 
+def sequence_json(salt, chain, profile):
+    tail, tokens = hashlib.sha256(chain.encode()).digest(), 64 * len(chain)
+    message = (b"kedge/sequence/1" + tail + struct.pack("<IH", tokens, len(chain)) +
+               chain.encode() + profile)
+    return {"salt": salt, "tail": tail.hex(), "tokens": tokens, "chain": chain,
+            "profile": profile.hex(),
+            "key": hmac.new(salt_of(salt), message, hashlib.sha256).hexdigest()}
+
+
 def make_keys():
     salts = ["tenant-a", "0123456789abcdef" * 4]
     chains = []
@@ -141,6 +150,9 @@ def make_keys():
         "engine_chains": [{"salt": salts[0], "model": 0, "hashes": [h.hex() for h in hashes],
                            "links": [link_json(l) for l in engine]}],
         "opaque": opaque,
+        "sequence": [sequence_json(s, chain, profile) for s in salts
+                     for chain, profile in (("prefixkv0.5+kivi2g32", bytes(16)),
+                                            ("prefixkv0.25-keydiff+raw", bytes(range(16))))],
     }
 
 

@@ -142,7 +142,7 @@ absl::StatusOr<EvalTask> MakeEvalTask(const TaskFile& file, const EvalModel& mod
   for (const TaskContext& from : file.contexts) {
     if (left-- == 0) break;
     task.prose = task.prose || from.questions.empty();
-    const bool apart = options.query_aware && !from.questions.empty();
+    const bool apart = (options.query_aware || options.per_question) && !from.questions.empty();
     if (!apart) {
       absl::StatusOr<EvalContext> context = maker.Make(from, "");
       if (!context.ok()) return Named(from.id, context.status());
@@ -154,7 +154,8 @@ absl::StatusOr<EvalTask> MakeEvalTask(const TaskFile& file, const EvalModel& mod
       continue;
     }
     for (const TaskQuestion& question : from.questions) {
-      absl::StatusOr<EvalContext> context = maker.Make(from, question.text);
+      absl::StatusOr<EvalContext> context =
+          maker.Make(from, options.query_aware ? question.text : "");
       if (!context.ok()) return Named(from.id, context.status());
       if (absl::Status s = maker.AddQuestion(question, *context); !s.ok()) return Named(from.id, s);
       task.contexts.push_back(*std::move(context));

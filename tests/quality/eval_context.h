@@ -48,6 +48,9 @@ struct EvalTask {
 struct EvalTaskOptions {
   // The question is repeated before the context: each question makes a context of its own.
   bool query_aware = false;
+  // Each question makes a context of its own, behind it as always: what is chosen by the question
+  // is chosen for this one alone.
+  bool per_question = false;
   int64_t contexts = 0;  // at most so many of the file; 0: all
 };
 

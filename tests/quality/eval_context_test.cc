@@ -68,6 +68,22 @@ TEST(EvalContext, AQueryAwareQuestionStandsBehindBos) {
   EXPECT_EQ(context.questions.size(), 1u);
 }
 
+TEST(EvalContext, PerQuestionTheContextIsTheSame) {
+  const EvalModel model = MakeTestingEvalModel("apart");
+  const TaskFile file = Parse(TestingTaskFile());
+  absl::StatusOr<EvalTask> whole = MakeEvalTask(file, model, {.contexts = 2});
+  absl::StatusOr<EvalTask> task = MakeEvalTask(file, model, {.per_question = true, .contexts = 2});
+  ASSERT_TRUE(whole.ok() && task.ok()) << task.status();
+  ASSERT_EQ(task->contexts.size(), 6u);
+  for (size_t i = 0; i < 6; ++i) {
+    EXPECT_EQ(task->contexts[i].tokens, whole->contexts[i / 3].tokens);
+    EXPECT_EQ(task->contexts[i].cluster, whole->contexts[i / 3].cluster);
+    ASSERT_EQ(task->contexts[i].questions.size(), 1u);
+    EXPECT_EQ(task->contexts[i].questions[0].tokens,
+              whole->contexts[i / 3].questions[i % 3].tokens);
+  }
+}
+
 TEST(EvalContext, ProseIsScoredOnItsLastPiece) {
   const EvalModel model = MakeTestingEvalModel("prose");
   const TaskFile file = Parse(

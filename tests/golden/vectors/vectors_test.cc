@@ -127,6 +127,22 @@ TEST(Vectors, OpaqueKeys) {
   }
 }
 
+TEST(Vectors, SequenceKeys) {
+  const json keys = Load("keys.json");
+  ASSERT_EQ(keys["sequence"].size(), 4u);
+  for (const json& want : keys["sequence"]) {
+    const absl::StatusOr<BlockKey> tail = BlockKey::FromHex(want["tail"].get<std::string>());
+    ASSERT_TRUE(tail.ok());
+    const Bytes profile = FromHex(want["profile"]);
+    ASSERT_EQ(profile.size(), 16u);
+    EXPECT_EQ(
+        SequenceKey(SaltOf(want["salt"]), *tail, want["tokens"], want["chain"].get<std::string>(),
+                    std::span<const uint8_t, 16>(profile.data(), 16))
+            .ToHex(),
+        want["key"]);
+  }
+}
+
 // `pattern` in headers.json.
 Bytes Pattern(uint32_t part, uint32_t count) {
   Bytes bytes(count);

@@ -232,9 +232,10 @@ def make(task, split, index):
         record = _record(task, index, consumer, *judge(rng, consumer, index % SHUFFLES))
         return dict(record, group="judge/group%d" % group, shuffle=index % SHUFFLES)
     rng = _rng(task, split, begin + index)
-    if task in ("ditto", "carry", "density"):
-        made = {"ditto": ditto, "carry": carry, "density": density}[task](
-            rng, consumer, index // CONSUMERS)
+    if task == "density":
+        made = density(rng, consumer, index)
+    elif task in ("ditto", "carry"):
+        made = {"ditto": ditto, "carry": carry}[task](rng, consumer, index // CONSUMERS)
     else:
         made = {"recall": recall, "role": role, "alias": alias, "sum": sums,
                 "long": long}[task](rng, consumer)
