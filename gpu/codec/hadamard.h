@@ -8,6 +8,8 @@
 
 #include <cstdint>
 
+#include "proto/kv_shape.h"
+
 namespace kedge::codec {
 
 // The largest power of two that divides head_size.
@@ -15,5 +17,14 @@ int64_t HadamardBlock(int64_t head_size);
 
 // In place; x is [rows][head_size].
 void Hadamard(int64_t rows, int64_t head_size, float* x);
+
+// On the GPU, for codecs that then read or have written f32: a part's heads turned back and
+// transformed; transformed, turned and written. Device memory, as KiviEncodeCuda's; `out` and `in`
+// are [tokens][heads * head_size]. Head size even.
+void HadamardReadCuda(DType dtype, const void* data, const float* cos, const float* sin,
+                      int64_t tokens, int64_t heads, int64_t head_size, float* out, void* stream);
+void HadamardWriteCuda(const float* in, DType dtype, uint8_t* const* rows, const float* cos,
+                       const float* sin, int64_t tokens, int64_t heads, int64_t head_size,
+                       int64_t skip, void* stream);
 
 }  // namespace kedge::codec

@@ -333,8 +333,11 @@ TEST_F(KiviCudaTest, KiviHasTheBitsOfTheCpu) {
     Fill(dtype);
     for (int bits : {2, 4, 8}) {
       for (const GroupAxis axis : {GroupAxis::kTokens, GroupAxis::kChannels}) {
-        for (int64_t skip : {0, 4}) {
-          const KiviLayout layout = *MakeKiviLayout(bits, 32, axis, kTokens, kHeads, kHeadSize);
+        for (int64_t skip : {0, 4, -1, -5}) {  // below 0: two-level scales
+          const GroupScales scales = skip < 0 ? GroupScales::kTwoLevel : GroupScales::kF16;
+          if (skip < 0) skip = -skip - 1;
+          const KiviLayout layout =
+              *MakeKiviLayout(bits, 32, axis, kTokens, kHeads, kHeadSize, scales);
           std::vector<uint8_t> expected(layout.bytes());
           ASSERT_TRUE(KiviEncode(layout, {dtype, raw_.data(), &rope_, skip}, expected.data()));
           uint8_t* out = Room<uint8_t>(expected.size());

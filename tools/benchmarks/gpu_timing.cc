@@ -1,0 +1,197 @@
+// Times the codecs' CUDA twins against a device-to-device memcpy. `tools/gpu_check` runs it.
+//
+// Geometry of Llama-3.1-8B's keys or values: 8 heads of 128 in f16, 65,536 tokens in one launch, so
+// that launching costs nothing beside it; 128 MiB. A figure is the f16 bytes over the time of one
+// call, the median of several, by CUDA's events; the yardstick copies the same bytes in between.
+// Keys are turned by angles on the way.
+#include <cstdio>
+
+#if KEDGE_CUDA
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "gpu/codec/fp8.h"
+#include "gpu/codec/hadamard.h"
+#include "gpu/codec/kivi.h"
+#include "gpu/device/device_cuda.h"
+#include "gpu/kernels/cast.h"
+
+namespace kedge {
+namespace {
+
+using codec::GroupAxis;
+using codec::GroupScales;
+using codec::KiviLayout;
+
+constexpr int64_t kTokens = 65536, kHeads = 8, kHeadSize = 128, kWidth = kHeads * kHeadSize;
+constexpr int64_t kBytes = kTokens * kWidth * 2;
+constexpr int kRounds = 9;
+
+// Ends the program: a machine whose CUDA fails gives no figures.
+void Must(bool ok, const char* what) {
+  if (ok) return;
+  std::fprintf(stderr, "gpu_timing: %s: %s\n", what, ::cudaGetErrorString(::cudaGetLastError()));
+  std::exit(1);
+}
+
+template <typename T>
+T* Room(int64_t count) {
+  void* memory = nullptr;
+  Must(::cudaMalloc(&memory, count * sizeof(T)) == cudaSuccess, "cudaMalloc");
+  return static_cast<T*>(memory);
+}
+
+template <typename T>
+T* ToGpu(const std::vector<T>& values) {
+  T* memory = Room<T>(static_cast<int64_t>(values.size()));
+  Must(::cudaMemcpy(memory, values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice) ==
+           cudaSuccess,
+       "cudaMemcpy");
+  return memory;
+}
+
+class Timing {
+ public:
+  explicit Timing(void* stream) : stream_(static_cast<cudaStream_t>(stream)) {
+    Must(::cudaEventCreate(&begin_) == cudaSuccess, "cudaEventCreate");
+    Must(::cudaEventCreate(&end_) == cudaSuccess, "cudaEventCreate");
+    std::vector<float> values(kTokens * kWidth);
+    for (size_t i = 0; i < values.size(); ++i)
+      values[i] = static_cast<float>(i * 2654435761u % 65536u) * 0x1p-13f - 4.0f;
+    std::vector<uint8_t> raw(kBytes);
+    kernels::CastFromFloat(DType::kF16, values.data(), kTokens * kWidth, raw.data());
+    raw_ = ToGpu(raw);
+    pages_ = Room<uint8_t>(kBytes);
+    encoded_ = Room<uint8_t>(kBytes * 2);
+    floats_ = Room<float>(kTokens * kWidth);
+    cos_ = ToGpu(std::vector<float>(kTokens * kHeadSize / 2, 0.6f));
+    sin_ = ToGpu(std::vector<float>(kTokens * kHeadSize / 2, 0.8f));
+    bad_ = ToGpu(std::vector<int>{0});
+    scale_ = ToGpu(std::vector<float>{0.0f});
+    rows_ = ToGpu(Rows(pages_, kWidth * 2));
+    float_rows_ = ToGpu(Rows(reinterpret_cast<uint8_t*>(floats_), kWidth * 4));
+  }
+
+  void Kivi(const char* name, int bits, GroupScales scales) {
+    for (const GroupAxis axis : {GroupAxis::kTokens, GroupAxis::kChannels}) {
+      const bool keys = axis == GroupAxis::kTokens;
+      const KiviLayout layout{bits, 32, axis, kTokens, kHeads, kHeadSize, scales};
+      const float* cos = keys ? cos_ : nullptr;
+      const float* sin = keys ? sin_ : nullptr;
+      const std::string of = std::string(name) + (keys ? "/keys/" : "/values/");
+      Report(of + "encode", [&] {
+        KiviEncodeCuda(layout, DType::kF16, raw_, cos, sin, 0, encoded_, bad_, stream_);
+      });
+      Report(of + "decode",
+             [&] { KiviDecodeCuda(layout, encoded_, DType::kF16, rows_, cos, sin, 0, stream_); });
+      if (bits != 2) continue;
+      Report("had+" + of + "encode", [&] {
+        codec::HadamardReadCuda(DType::kF16, raw_, cos, sin, kTokens, kHeads, kHeadSize, floats_,
+                                stream_);
+        KiviEncodeCuda(layout, DType::kF32, floats_, nullptr, nullptr, 0, encoded_, bad_, stream_);
+      });
+      Report("had+" + of + "decode", [&] {
+        KiviDecodeCuda(layout, encoded_, DType::kF32, float_rows_, nullptr, nullptr, 0, stream_);
+        codec::HadamardWriteCuda(floats_, DType::kF16, rows_, cos, sin, kTokens, kHeads, kHeadSize,
+                                 0, stream_);
+      });
+    }
+  }
+
+  void Fp8() {
+    const codec::Fp8Layout layout{kTokens, kHeads, kHeadSize};
+    Report("fp8/keys/encode", [&] {
+      Must(::cudaMemsetAsync(scale_, 0, sizeof(float), stream_) == cudaSuccess, "cudaMemset");
+      Fp8EncodeCuda(layout, DType::kF16, raw_, cos_, sin_, 0, scale_, encoded_, bad_, stream_);
+    });
+    Report("fp8/keys/decode", [&] {
+      Fp8DecodeCuda(layout, scale_, encoded_, DType::kF16, rows_, cos_, sin_, 0, stream_);
+    });
+  }
+
+ private:
+  static std::vector<uint8_t*> Rows(uint8_t* memory, int64_t bytes) {
+    std::vector<uint8_t*> rows;
+    for (int64_t t = 0; t < kTokens; ++t) rows.push_back(memory + t * bytes);
+    return rows;
+  }
+
+  // F16 bytes a second, in GB.
+  double Rate(const std::function<void()>& call) {
+    Must(::cudaEventRecord(begin_, stream_) == cudaSuccess, "cudaEventRecord");
+    call();
+    Must(::cudaEventRecord(end_, stream_) == cudaSuccess, "cudaEventRecord");
+    Must(::cudaEventSynchronize(end_) == cudaSuccess, "a kernel");
+    float ms = 0.0f;
+    Must(::cudaEventElapsedTime(&ms, begin_, end_) == cudaSuccess, "cudaEventElapsedTime");
+    return static_cast<double>(kBytes) / (ms * 1e6);
+  }
+
+  void Report(const std::string& name, const std::function<void()>& call) {
+    const auto copy = [&] {
+      Must(
+          ::cudaMemcpyAsync(pages_, raw_, kBytes, cudaMemcpyDeviceToDevice, stream_) == cudaSuccess,
+          "cudaMemcpyAsync");
+    };
+    std::vector<double> ours, theirs;
+    Rate(copy);
+    Rate(call);
+    for (int i = 0; i < kRounds; ++i) {
+      ours.push_back(Rate(call));
+      theirs.push_back(Rate(copy));
+    }
+    std::sort(ours.begin(), ours.end());
+    std::sort(theirs.begin(), theirs.end());
+    const double rate = ours[kRounds / 2];
+    std::printf("%-28s %10.1f GB/s  %6.2f of a device memcpy\n", name.c_str(), rate,
+                rate / theirs[kRounds / 2]);
+  }
+
+  const cudaStream_t stream_;
+  cudaEvent_t begin_ = nullptr;
+  cudaEvent_t end_ = nullptr;
+  uint8_t* raw_ = nullptr;
+  uint8_t* pages_ = nullptr;
+  uint8_t* encoded_ = nullptr;
+  float* floats_ = nullptr;
+  float* cos_ = nullptr;
+  float* sin_ = nullptr;
+  int* bad_ = nullptr;
+  float* scale_ = nullptr;
+  uint8_t** rows_ = nullptr;
+  uint8_t** float_rows_ = nullptr;
+};
+
+int Main() {
+  absl::StatusOr<std::unique_ptr<CudaDevice>> device = CudaDevice::Open(0);
+  if (!device.ok()) {
+    std::fprintf(stderr, "gpu_timing: %s\n", device.status().ToString().c_str());
+    return 3;
+  }
+  std::printf("%s, %lld MiB of f16 a call, median of %d\n", (*device)->name().c_str(),
+              static_cast<long long>(kBytes >> 20), kRounds);
+  Timing timing((*device)->stream());
+  timing.Kivi("kivi2g32", 2, GroupScales::kF16);
+  timing.Kivi("kivi4g32", 4, GroupScales::kF16);
+  timing.Kivi("kivi4g32s8", 4, GroupScales::kTwoLevel);
+  timing.Fp8();
+  return 0;
+}
+
+}  // namespace
+}  // namespace kedge
+
+int main() { return kedge::Main(); }
+
+#else
+
+int main() {
+  std::fprintf(stderr, "gpu_timing: built without --config=cuda\n");
+  return 4;
+}
+
+#endif  // KEDGE_CUDA
