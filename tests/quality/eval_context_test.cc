@@ -87,7 +87,7 @@ TEST(EvalContext, PerQuestionTheContextIsTheSame) {
 TEST(EvalContext, ProseIsScoredOnItsLastPiece) {
   const EvalModel model = MakeTestingEvalModel("prose");
   const TaskFile file = Parse(
-      "{\"format\":\"kedge-tasks\",\"version\":1,\"task\":\"prose\",\"split\":\"test\","
+      "{\"format\":\"kedge-tasks\",\"version\":2,\"task\":\"prose\",\"split\":\"test\","
       "\"contexts\":1}\n{\"id\":\"p\",\"pieces\":[{\"kind\":\"template\",\"text\":\"<bos> a1\"},"
       "{\"kind\":\"template\",\"text\":\"a2 a3 a4\"}],\"questions\":[]}\n");
   absl::StatusOr<EvalTask> task = MakeEvalTask(file, model);
@@ -129,7 +129,7 @@ TEST(EvalContext, OtherTokenizersGetSpacesAndTheirOwnBos) {
   absl::StatusOr<EvalModel> model = ReadEvalModel(directory);
   ASSERT_TRUE(model.ok()) << model.status();
   const std::string text =
-      "{\"format\":\"kedge-tasks\",\"version\":1,\"task\":\"toy\",\"split\":\"test\","
+      "{\"format\":\"kedge-tasks\",\"version\":2,\"task\":\"toy\",\"split\":\"test\","
       "\"contexts\":1}\n{\"id\":\"x\",\"pieces\":[{\"kind\":\"template\",\"text\":\"<bos> ab\"},"
       "{\"kind\":\"filling\",\"placeholder\":0,\"text\":\"c\"}],"
       "\"questions\":[{\"text\":\"d\",\"answer\":\"1\"}]}\n";

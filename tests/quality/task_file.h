@@ -15,7 +15,7 @@
 namespace kedge::quality {
 
 inline constexpr char kTaskFormat[] = "kedge-tasks";
-inline constexpr int64_t kTaskVersion = 1;
+inline constexpr int64_t kTaskVersion = 2;
 
 // A run of a context's text: a template's words, or what fills a placeholder.
 struct TaskPiece {

@@ -45,9 +45,9 @@ TEST(TaskFile, Reads) {
 TEST(TaskFile, AnotherFormatOrVersionIsRefusedByName) {
   EXPECT_THAT(ErrorOf(Replace(TestingTaskFile(), "kedge-tasks", "other")),
               HasSubstr("t.jsonl:1: format: 'other' is not 'kedge-tasks'"));
-  EXPECT_THAT(ErrorOf(Replace(TestingTaskFile(), "\"version\": 1", "\"version\": 2")),
-              HasSubstr("t.jsonl:1: version: 2 is not the version read here, 1"));
-  EXPECT_THAT(ErrorOf(Replace(TestingTaskFile(), "\"version\": 1, ", "")), HasSubstr("version"));
+  EXPECT_THAT(ErrorOf(Replace(TestingTaskFile(), "\"version\": 2", "\"version\": 1")),
+              HasSubstr("t.jsonl:1: version: 1 is not the version read here, 2"));
+  EXPECT_THAT(ErrorOf(Replace(TestingTaskFile(), "\"version\": 2, ", "")), HasSubstr("version"));
 }
 
 TEST(TaskFile, DamageNamesLineFieldAndValue) {

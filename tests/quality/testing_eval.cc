@@ -52,7 +52,7 @@ EvalModel MakeTestingEvalModel(const std::string& name, int64_t evaluated_tokens
 
 std::string TestingTaskFile() {
   std::string file =
-      "{\"format\": \"kedge-tasks\", \"version\": 1, \"task\": \"toy\", \"split\": \"test\", "
+      "{\"format\": \"kedge-tasks\", \"version\": 2, \"task\": \"toy\", \"split\": \"test\", "
       "\"seed\": 1, \"contexts\": 3}\n";
   for (int i = 0; i < 3; ++i) {
     absl::StrAppend(&file, "{\"id\": \"toy/", i, "\", \"consumer\": \"toy-0\", \"pieces\": [",

@@ -29,7 +29,7 @@ def main():
         if library is None:
             print("check.py: no AMX here, or no gcc")
             return 77
-        weights = model.initial(len(mix.ID), torch.Generator().manual_seed(1))
+        weights = model.initial(len(mix.ID), mix.NUMBERS, torch.Generator().manual_seed(1))
         for value in weights.values():
             value.requires_grad_()
         worst = 0.0

@@ -5,8 +5,9 @@ position right behind the context and sees only the context and itself, as when 
 Labels: the answers; with small weight the next word of the context; and in some places what a
 reader has to look up there in any case: at `ditto` and at the last name of an alias line the value
 that it stands for, at the first name of a sum that name's number, at the value of a fact the
-voucher or the place that holds for it. In some rows questions see the facts only: else they learn
-to look at templates and headings, where it cannot be told which of them is meant.
+voucher or the place that holds for it, at a candidate the best one so far. In some rows questions
+see the facts only: else they learn to look at templates and headings, where it cannot be told which
+of them is meant.
 """
 
 import dataclasses
@@ -23,8 +24,20 @@ import prose  # noqa: E402
 from contexts import Plan  # noqa: E402
 
 ID = {word: number for number, word in enumerate(language.vocabulary())}
-ANSWER, LOOKUP, HOLDS, CONTEXT, PROSE, LISTED = 1.0, 0.6, 0.3, 0.03, 0.15, 0.25
+NUMBERS = [ID[word] for word in language.NUMBERS]
+ANSWER, LOOKUP, HOLDS, CONTEXT, PROSE, LISTED = 1.0, 0.6, 0.3, 0.03, 0.15, 0.5
+PICK = 3.0  # the one answer of a context of candidates
 BLIND = 0.6  # share of rows in which questions see facts only
+LISTING = 0.5  # share of rows that ask for lists
+
+
+@dataclasses.dataclass
+class Question:
+    """Words asked and answered; `first`: the number that the second word of a sum stands for."""
+    asked: list
+    answer: list
+    first: str = ""
+    weight: float = ANSWER
 
 
 @dataclasses.dataclass
@@ -72,7 +85,7 @@ def _plans(rng, budget, fillings):
 
 
 def _question(rng, context, fact):
-    """(words, answer) about a fact: what it offers, hard things more often."""
+    """A question about a fact: what it offers, hard things more often."""
     offers = []
     if fact.form == "plain":
         offers.append((0.5, context.values, fact.value))
@@ -84,7 +97,22 @@ def _question(rng, context, fact):
     if fact.voucher:
         offers.append((1.0, "voucher", fact.voucher))
     _, word, answer = rng.choices(offers, [offer[0] for offer in offers])[0]
-    return [word, fact.name], [answer]
+    return Question([word, fact.name], [answer])
+
+
+def _listing(rng, listed, most):
+    """Asks for the facts of a filling in order, from one of them on, with at most `most` words."""
+    first = 3 * rng.randrange(max(1, len(listed) // 3 - 1))
+    words = listed[first:first + most]
+    return Question(["list", words[0]], words[1:])
+
+
+def _next(rng, listed):
+    """One step of a list: the name behind a fact, or the end."""
+    last = 3 * rng.randrange(max(1, len(listed) // 3 - 1))
+    after = listed[last + 3:last + 4]
+    return Question(["list"] + listed[last:last + 3], after) if after else Question(
+        ["list", listed[last]], listed[last + 1:last + 2])
 
 
 def _world(rng, budget, room):
@@ -104,13 +132,13 @@ def _world(rng, budget, room):
     heading = rng.choice(language.PLACES) if rng.random() < 0.25 else None
     context = contexts.fill(rng, templates, plans, values, heading=heading)
     questions = []
-    if room > 90 and rng.random() < 0.35:
-        number = rng.randrange(len(plans))
-        listed = context.listed[number]
-        first = 3 * rng.randrange(max(1, min(8, len(listed) // 3)))
-        words = listed[first:first + 75]
-        questions.append((["list", words[0]], words[1:]))
-        room -= len(words) + 1
+    if rng.random() < LISTING:
+        if room > 90 and rng.random() < 0.4:
+            questions.append(_listing(rng, rng.choice(list(context.listed.values())), 75))
+            room -= len(questions[-1].answer) + 2
+        for _ in range(min(6, room // 10)):
+            questions.append(_next(rng, rng.choice(list(context.listed.values()))))
+            room -= 5
     hard = [fact for fact in context.facts if fact.form != "plain"
             or (fact.place and fact.place_filling != fact.filling)]
     while room >= 4:
@@ -118,8 +146,8 @@ def _world(rng, budget, room):
             first, second = rng.sample(context.facts, 2) if len(context.facts) > 1 else (
                 context.facts * 2)
             total = sum(language.NUMBERS.index(fact.value) for fact in (first, second))
-            questions.append((["sum", first.name, "plus", second.name],
-                              [language.NUMBERS[total]], language.NUMBERS.index(first.value)))
+            questions.append(Question(["sum", first.name, "plus", second.name],
+                                      [language.NUMBERS[total]], first.value))
             room -= 4
             continue
         pool = hard if hard and rng.random() < 0.5 else context.facts
@@ -139,12 +167,29 @@ def _judge(rng, budget, room):
     order = rng.sample(range(count), count)
     made, names = contexts.candidates(rng, templates, scores, noise, order)
     choose = max if rule == "highest" else min
-    questions = [(["pick", "winner"], [names[scores.index(choose(scores))]])] * 3
+    questions = [Question(["pick", "winner"], [names[scores.index(choose(scores))]], weight=PICK)]
+    for asked, best in (("highest", max), ("lowest", min)):
+        questions.append(Question(["pick", asked], [names[scores.index(best(scores))]]))
+    for _ in range(3):
+        pair = rng.sample(range(count), 2)
+        wins = choose(pair, key=lambda one: scores[one])
+        questions.append(Question(["pick"] + [names[one] for one in pair], [names[wins]]))
     words = [word for piece in made.pieces for word in piece]
     noted = [(words[i - 1], word) for i, word in enumerate(words) if word in _COLOURS]
-    questions += [(["colour", name], [colour]) for name, colour in rng.sample(
+    questions += [Question(["colour", name], [colour]) for name, colour in rng.sample(
         noted, min(len(noted), room // 2))]
-    return words, questions, {}
+    return words, questions, _best_so_far(words, choose)
+
+
+def _best_so_far(words, choose):
+    """{index: word}: at a candidate, who is best up to there."""
+    found, best = {}, None
+    for index, word in enumerate(words):
+        if word == "score":
+            one = (language.NUMBERS.index(words[index + 1]), words[index + 2])
+            best = choose(best, one) if best else one
+            found[index + 2] = best[1]
+    return found
 
 
 def _outside(words):
@@ -222,8 +267,8 @@ def _lay_out(words, questions, held, length, hidden=()):
     hidden = list(hidden)
     positions, starts = list(range(context)), [0] * context
     for question in questions:
-        asked, answer = question[0], question[1]
-        line = [ID[word] for word in asked + answer]
+        asked = question.asked
+        line = [ID[word] for word in asked + question.answer]
         if len(ids) + len(line) - 1 > length:
             break
         begin = len(ids)
@@ -232,11 +277,11 @@ def _lay_out(words, questions, held, length, hidden=()):
             answering = index >= len(asked) - 1
             labels.append(line[index + 1] if answering else 0)
             late = index >= len(asked)  # all of a long answer but its first word
-            weights.append((LISTED if late else ANSWER) if answering else 0.0)
+            weights.append((LISTED if late else question.weight) if answering else 0.0)
             positions.append(context + index)
             starts.append(begin)
-        if len(question) > 2:
-            labels[begin + 1], weights[begin + 1] = ID[language.NUMBERS[question[2]]], LOOKUP
+        if question.first:
+            labels[begin + 1], weights[begin + 1] = ID[question.first], LOOKUP
     return Example(ids, labels, weights, positions, starts, context, hidden)
 
 
@@ -247,7 +292,7 @@ def _prose(rng, length):
                    [0] * len(ids), len(ids))
 
 
-def example(rng, length, prose_share=0.06, judge_share=0.08):
+def example(rng, length, prose_share=0.06, judge_share=0.15):
     """A row of at most `length` tokens."""
     kind = rng.random()
     if kind < prose_share:

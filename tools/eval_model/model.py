@@ -16,6 +16,9 @@ MIDDLE = 4  # what a context's words have to look up is there before this layer
 # Scales of the start (see initial): how sharply equal content is found; which layers and rotated
 # pairs prefer what is near, and how much.
 MATCH = 2.0
+# The layer whose second group finds what follows in a list, how strong the copies are that it goes
+# by, and how sharply it finds them.
+FOLLOWS, COPIES, SHARP = 4, 2.0, 2.0
 RECENT, RECENT_PAIRS, RECENT_STRENGTH = (1, 2, 3), slice(8, 20), 0.8
 
 
@@ -33,25 +36,30 @@ def shapes(vocabulary):
     return named
 
 
-def initial(vocabulary, generator):
+def initial(vocabulary, numbers, generator):
     """Fresh weights. A plain start does not find recall in the time there is; this one does.
 
-    Embeddings have unit variance and one constant coordinate. In layer 0 the heads of the first
-    group look one, one, two and three tokens back, whatever stands there, and the first two write
-    what they see, turned by a random rotation. In the later layers the keys of the first group read
-    that turned copy and its queries the token itself: a name attends to what once followed it. The
-    second group prefers near tokens in three layers, and equal ones in the others. What a head
-    reads it first writes as it is, and the output matrix starts as the embeddings.
+    Embeddings have unit variance, one constant coordinate and one that grows along `numbers`, the
+    ids of the words that count. In layer 0 the heads of the first group look one, one, two and
+    three tokens back, whatever stands there, and write what they see, turned by random rotations:
+    one for the first two, one for each of the others. In the later layers the keys of the first
+    group read the first turned copy and its queries the token itself: a name attends to what once
+    followed it. The second group prefers near tokens in three layers; in one, the stop behind a
+    fact (its name is two back) attends to what once followed that fact (the name is three back); in
+    the others equal tokens attend to each other. What a head reads it first writes as it is, and
+    the output matrix starts as the embeddings.
     """
     def normal(*shape, scale):
         return torch.randn(*shape, generator=generator) * scale
 
     weights = {name: torch.ones(shape) for name, shape in shapes(vocabulary).items()}
     embed = normal(vocabulary, WIDTH, scale=1.0)
-    embed[:, 0] = 2.0
+    embed[:, :2] = torch.tensor([2.0, 0.0])
+    embed[numbers, 1] = torch.linspace(-2.0, 2.0, len(numbers))
     weights["embed"] = embed
     weights["head"] = embed / math.sqrt(WIDTH) * 0.5
     turn = torch.linalg.qr(normal(WIDTH, WIDTH, scale=1.0))[0]
+    turns = [torch.linalg.qr(normal(WIDTH, WIDTH, scale=1.0))[0] for _ in range(2)]
     group = QUERY_HEADS // KEY_HEADS
     for layer in range(LAYERS):
         keys = normal(KEY_HEADS, SIZE, WIDTH, scale=WIDTH ** -0.5)
@@ -65,9 +73,12 @@ def initial(vocabulary, generator):
         if layer == 0:
             _look_back(keys, queries, group)
             out[:2] = turn @ values[0].T
-            out[2:group] *= 0.2
+            out[2:group] = torch.stack(turns) @ values[0].T * COPIES
         else:
             keys[0] = keys[0] @ turn.T
+        if layer == FOLLOWS:
+            queries[group:] = keys[1] @ turns[0].T * SHARP
+            keys[1] = keys[1] @ turns[1].T * SHARP
         if layer in RECENT:
             keys[1] = normal(SIZE, WIDTH, scale=WIDTH ** -0.5)
             queries[group:] = normal(group, SIZE, WIDTH, scale=0.5 * WIDTH ** -0.5)

@@ -20,7 +20,7 @@ import model
 import tasks
 from attention import Layout, compiled
 
-STEPS = 1100
+STEPS = 1400
 TOKENS = 8192  # in a step
 PARTS = 4  # of a step, computed apart
 PEAK, LOWEST, WARM, DECAY, CLIP, BETAS = 2e-3, 0.03, 100, 0.01, 1.0, (0.9, 0.98)
@@ -127,7 +127,7 @@ class Training:
     def __init__(self, seed, steps):
         generator = torch.Generator().manual_seed(seed)
         self.seed, self.steps, self.step, self.seconds = seed, steps, 0, 0.0
-        start = model.initial(len(mix.ID), generator)
+        start = model.initial(len(mix.ID), mix.NUMBERS, generator)
         # In the order of model.shapes, which every process and checkpoint shares.
         self.flat = torch.cat([value.reshape(-1) for value in start.values()]).share_memory_()
         self.first, self.second = torch.zeros_like(self.flat), torch.zeros_like(self.flat)

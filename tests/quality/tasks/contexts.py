@@ -6,7 +6,7 @@ A filling is a list of facts of three or four words:
     carl ditto .        as the fact before him, also across the border of a filling
     alias emma anna .   the same as anna, who stands earlier
     at paris .          a heading: the place of all that follows until the next heading
-    score ivo seven .   a candidate of `judge`
+    score seven ivo .   a candidate of `judge`
 
 A template piece may name who vouches for the filling behind it: `mason vouches :`. Everything is
 drawn from the `random.Random` that is handed in.
@@ -161,7 +161,7 @@ def candidates(rng, pieces, scores, noise, order):
     for number, score in enumerate(scores):
         mine = names[number * (noise + 1):(number + 1) * (noise + 1)]
         lines = [[name, rng.choice(language.COLOURS), "."] for name in mine[1:]]
-        lines.insert(rng.randint(0, noise), ["score", mine[0], language.NUMBERS[score], "."])
+        lines.insert(rng.randint(0, noise), ["score", language.NUMBERS[score], mine[0], "."])
         fillings.append((mine[0], [word for line in lines for word in line]))
     context = Context()
     for template, which in zip(pieces, order):

@@ -36,7 +36,7 @@ class Reading:
                     place = (rest[0], number)
                     at += 3
                 elif word == "score":
-                    self.scores[rest[0]] = language.NUMBERS.index(rest[1])
+                    self.scores[rest[1]] = language.NUMBERS.index(rest[0])
                     at += 4
                 else:
                     if word == "alias":

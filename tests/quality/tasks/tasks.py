@@ -14,7 +14,7 @@ import language
 from contexts import Plan
 
 FORMAT = "kedge-tasks"
-VERSION = 1
+VERSION = 2
 
 # [begin, end) of the seeds. A context's seed is the beginning of its split plus its index.
 SEEDS = {

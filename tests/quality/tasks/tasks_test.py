@@ -45,7 +45,7 @@ class Files(unittest.TestCase):
 
     def test_header(self):
         header = json.loads(generate("--task", "role", "--contexts", "2").stdout.splitlines()[0])
-        self.assertEqual(header, {"format": "kedge-tasks", "version": 1, "task": "role",
+        self.assertEqual(header, {"format": "kedge-tasks", "version": 2, "task": "role",
                                   "split": "test", "seed": 1000000, "contexts": 2})
 
     def test_more_contexts_begin_with_the_same(self):
