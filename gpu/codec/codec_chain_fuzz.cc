@@ -9,8 +9,10 @@
 namespace kedge::codec {
 namespace {
 
-constexpr const char* kNames[] = {"raw",      "fp8",      "kivi2g32",     "kivi4g32",
-                                  "kivi8g32", "kivi2g64", "had+kivi2g32", "had+kivi4g64"};
+constexpr const char* kNames[] = {"raw",        "fp8",          "kivi2g32",       "kivi4g32",
+                                  "kivi8g32",   "kivi2g64",     "had+kivi2g32",   "had+kivi4g64",
+                                  "kivi2g32s8", "kivi4g32s8",   "kivi8g32s8",     "kivi2g64s8",
+                                  "kivi4g64",   "had+kivi8g32", "had+kivi2g32s8", "had+kivi4g64s8"};
 
 // What decodes is finite, but for what was kept raw.
 void Check(const CodecChain& chain, const PartTask& task, std::span<const uint8_t> part) {
@@ -38,7 +40,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace kedge;
   using namespace kedge::codec;
   if (size == 0) return 0;
-  const auto chain = CodecChain::Parse(kNames[data[0] & 7]);
+  const auto chain = CodecChain::Parse(kNames[(data[0] & 7) | (data[0] >> 5 & 1) << 3]);
   if (!chain.ok()) std::abort();
   const DType dtype = (data[0] & 8) != 0 ? DType::kBf16 : DType::kF16;
   const auto component = (data[0] & 16) != 0 ? Component::kV : Component::kK;

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <random>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -13,8 +14,9 @@
 namespace kedge::codec {
 namespace {
 
-const std::vector<std::string> kLossy = {"fp8",      "kivi8g32",     "kivi4g32",
-                                         "kivi2g32", "had+kivi2g32", "kivi4g64"};
+const std::vector<std::string> kLossy = {"fp8",          "kivi8g32",   "kivi4g32",
+                                         "kivi2g32",     "kivi4g64",   "kivi2g32s8",
+                                         "had+kivi2g32", "kivi8g32s8", "had+kivi4g64s8"};
 
 KvShape Shape(DType dtype = DType::kF16) {
   KvShape shape = KvShape::KeysAndValues(4, 2, 64, 64, dtype);
@@ -73,10 +75,11 @@ double MeanError(DType dtype, const std::vector<uint8_t>& a, const std::vector<u
 }
 
 TEST(CodecChain, NamesArePrintedAsParsed) {
-  for (const char* name : {"raw", "fp8", "kivi2g32", "kivi4g64", "kivi8g128", "had+kivi2g32"})
+  for (const char* name : {"raw", "fp8", "kivi2g32", "kivi4g64", "kivi8g128", "had+kivi2g32",
+                           "kivi2g32s8", "had+kivi4g128s8"})
     EXPECT_EQ(Chain(name).name(), name);
   for (const char* name : {"", "kivi", "kivi4", "kivi3g32", "kivi4g16", "had+fp8", "fp8 ",
-                           "KIVI4g32", "kivi4g32+raw", "had+had+kivi2g32"}) {
+                           "KIVI4g32", "kivi4g32+raw", "kivi4g32s4", "had+had+kivi2g32"}) {
     const std::string text(CodecChain::Parse(name).status().message());
     EXPECT_NE(text.find("variant: \"" + std::string(name) + "\" is none of raw"), text.npos)
         << text;
@@ -94,6 +97,16 @@ TEST(CodecChain, BytesOfATokenOfLlama8B) {
     EXPECT_GE(token, bytes);
     EXPECT_LE(token, bytes * 1.01);
     EXPECT_EQ(*Chain(name).MaxPartBytes(shape, Component::kK, true), k + 4 * 8 * 128 * 2);
+  }
+}
+
+TEST(CodecChain, TwoLevelScalesTakeHalfABitLess) {
+  const KvShape shape = KvShape::KeysAndValues(32, 8, 128, 64, DType::kF16);
+  for (const auto& [name, bytes] : {std::pair{"kivi2g32s8", 20480}, {"kivi4g32s8", 36864}}) {
+    const uint64_t k = *Chain(name).MaxPartBytes(shape, Component::kK, false);
+    const uint64_t v = *Chain(name).MaxPartBytes(shape, Component::kV, false);
+    EXPECT_GE(32.0 * static_cast<double>(k + v) / 64.0, bytes);
+    EXPECT_LE(32.0 * static_cast<double>(k + v) / 64.0, bytes * 1.01);
   }
 }
 
@@ -136,6 +149,8 @@ TEST(CodecChain, RoundTrips) {
       EXPECT_LT(error("kivi2g32"), 0.19);
       EXPECT_GT(error("kivi2g32"), 0.1);
       EXPECT_LT(error("had+kivi8g32"), 0.01);
+      EXPECT_LT(error("kivi2g32s8"), 0.2);
+      EXPECT_LT(error("kivi4g32s8"), 0.045);
     }
   }
 }
@@ -197,6 +212,74 @@ TEST(CodecChain, NamesLayerAndTokenOfWhatIsNotFinite) {
   }
 }
 
+// Shapes drawn at random: what comes back is near, pages beyond the part are not touched, and a
+// second way there and back changes little.
+TEST(CodecChain, RandomShapesComeBack) {
+  std::mt19937 random(7);
+  const auto draw = [&](auto... of) {
+    const int all[] = {of...};
+    return all[random() % (sizeof all / sizeof all[0])];
+  };
+  for (int round = 0; round < 60; ++round) {
+    const auto dtype = static_cast<DType>(draw(1, 2, 3));
+    const KvShape shape =
+        KvShape::KeysAndValues(1, static_cast<uint16_t>(draw(1, 2, 3, 5)),
+                               static_cast<uint16_t>(draw(32, 64, 96, 128, 160, 256)),
+                               static_cast<uint16_t>(draw(32, 64, 96, 128)), dtype);
+    const std::string& name = kLossy[random() % kLossy.size()];
+    const auto component = draw(0, 1) == 0 ? Component::kK : Component::kV;
+    const bool start = draw(0, 1) == 0;
+    if (!Chain(name).Supports(shape).ok()) continue;
+    SCOPED_TRACE(testing::Message() << name << " " << shape.ToString() << " start " << start);
+    const kernels::RopeTable rope = Rope(shape, start ? 0 : draw(64, 640, 64000));
+    const PartTask task{shape, 0, component, draw(0, 1) == 0 ? &rope : nullptr};
+    const std::vector<uint8_t> raw = RawPart(shape, round);
+    std::vector<uint8_t> back, again;
+    ASSERT_TRUE(Decode(name, task, Encode(name, task, start, raw), back, 32).ok());
+    EXPECT_LT(MeanError(dtype, raw, back), 0.2);
+    ASSERT_TRUE(Decode(name, task, Encode(name, task, start, back), again, 32).ok());
+    EXPECT_LT(MeanError(dtype, back, again), 0.1);
+  }
+}
+
+TEST(CodecChain, NoFlippedBitPassesTheDigest) {
+  const KvShape shape = KvShape::KeysAndValues(1, 1, 32, 32, DType::kF16);
+  const PartTask task{shape, 0, Component::kV};
+  for (const std::string& name : kLossy) {
+    if (!Chain(name).Supports(shape).ok()) continue;
+    const std::vector<uint8_t> part = Encode(name, task, true, RawPart(shape, 9));
+    BlockHeader header;
+    header.variant = *Variant::Parse(name);
+    header.shape = shape;
+    for (uint32_t i = 0; i < 2; ++i) {
+      header.parts.push_back(
+          {static_cast<uint32_t>(part.size()), PartDigest(header.key, header.variant, i, part)});
+    }
+    std::vector<uint8_t> memory(shape.raw_part_bytes(), 0xcd);
+    const std::span<uint8_t> page(memory);
+    const auto decode = [&](const PartTask& as, const std::vector<uint8_t>& bytes) {
+      return Chain(name).DecodeFetchedPart(header, as, bytes, {{&page, 1}, 32});
+    };
+    for (size_t bit = 0; bit < part.size() * 8; bit += 5) {
+      std::vector<uint8_t> flipped = part;
+      flipped[bit / 8] ^= static_cast<uint8_t>(1 << bit % 8);
+      ASSERT_TRUE(absl::IsDataLoss(decode(task, flipped))) << name << " bit " << bit;
+    }
+    // The right bytes under another part's name, of another chain, of another shape.
+    header.parts[1].digest = header.parts[0].digest;
+    EXPECT_TRUE(absl::IsDataLoss(decode(task, part))) << name;
+    header.parts[1].digest = PartDigest(header.key, header.variant, 1, part);
+    KvShape other = shape;
+    other.kv_head_begin = 1;
+    EXPECT_TRUE(absl::IsInvalidArgument(decode({other, 0, Component::kV}, part)));
+    header.variant = Variant::Raw();
+    EXPECT_TRUE(absl::IsInvalidArgument(decode(task, part)));
+    EXPECT_EQ(memory, std::vector<uint8_t>(memory.size(), 0xcd)) << name;
+    header.variant = *Variant::Parse(name);
+    EXPECT_TRUE(decode(task, part).ok());
+  }
+}
+
 TEST(CodecChain, RefusesWhatDoesNotFit) {
   const KvShape shape = Shape();
   kernels::RopeTable rope = Rope(shape, 0);
@@ -220,6 +303,7 @@ TEST(CodecChain, RefusesWhatDoesNotFit) {
   EXPECT_EQ(message(task, part, "kivi2g32"), "part layer 8 k: bits: 4, expected 2");
   EXPECT_EQ(message(task, part, "kivi4g64"), "part layer 8 k: group: 32, expected 64");
   EXPECT_EQ(message(task, part, "had+kivi4g32"), "part layer 8 k: flags: 0, expected 2");
+  EXPECT_EQ(message(task, part, "kivi4g32s8"), "part layer 8 k: flags: 0, expected 4");
   EXPECT_EQ(message({shape, 8, Component::kV, &rope}, part),
             "part layer 8 v: component: 1, expected 2");
   EXPECT_EQ(message({Shape(DType::kBf16), 8, Component::kK, &rope}, part),
