@@ -116,6 +116,68 @@ TEST_F(EvaluateTest, GroupsThatDoNotDivideAreNamed) {
               HasSubstr("group: 32 does not divide head_size 16"));
 }
 
+TEST_F(EvaluateTest, PrunedKeepsWhatItSaysOfWholeBlocks) {
+  std::vector<Runner> runners = Runners(1);
+  Model& model = *runners[0].model;
+  const EvalContext& context = task_.contexts[0];
+  const PolicyKv dense = Obtain(model, "dense", context);
+  for (const char* name :
+       {"prefixkv0.5+raw", "prefixkv0.5-keydiff+raw", "prefixkv0.5-expect+raw",
+        "uniform0.5-sum+raw", "random0.5+raw", "oracle0.5+raw", "asked0.5+raw"}) {
+    absl::StatusOr<std::unique_ptr<KvPolicy>> policy = MakePolicy(name);
+    ASSERT_TRUE(policy.ok()) << policy.status();
+    const PolicyInput input{
+        .context = context, .dense = dense.cache, .capacity = CapacityFor(context)};
+    EXPECT_EQ((*policy)->Obtain(model, input).status().code(),
+              absl::StatusCode::kFailedPrecondition);
+    ASSERT_TRUE((*policy)->Calibrate(model, task_.contexts).ok());
+    const absl::StatusOr<PolicyKv> kv = (*policy)->Obtain(model, input);
+    ASSERT_TRUE(kv.ok()) << kv.status();
+    EXPECT_FALSE(kv->lossless);
+    EXPECT_EQ(kv->cache.length(), 93);
+    EXPECT_EQ(kv->cache.pruned_tokens(), 64);
+    EXPECT_EQ(kv->cache.rows(0) + kv->cache.rows(1), 2 * 29 + 64) << "half of 64 in both layers";
+    for (int64_t layer = 0; layer < 2; ++layer) {
+      const std::span<const int32_t> kept = kv->cache.kept(layer);
+      for (size_t row = 0; row < kept.size(); ++row) {
+        const auto from = dense.cache.PartSpan(layer, Component::kK, kept[row], 1);
+        const auto to = kv->cache.PartSpan(layer, Component::kK, static_cast<int64_t>(row), 1);
+        ASSERT_EQ(std::memcmp(from.data(), to.data(), from.size()), 0) << name;
+      }
+    }
+    // 8 bits of rows; 24 and 4 bytes a part, positions, and what ranks them. Few values here.
+    EXPECT_GT((*policy)->BitsPerValue(model, 93), 8.0);
+    EXPECT_LT((*policy)->BitsPerValue(model, 93), 9.0) << name;
+  }
+}
+
+// The rule of pruned_chain.h: what stands behind the blocks, and what is asked, change nothing.
+TEST_F(EvaluateTest, WhatIsPrunedIsAFunctionOfItsKey) {
+  std::vector<Runner> runners = Runners(1);
+  Model& model = *runners[0].model;
+  const EvalContext& context = task_.contexts[0];
+  EvalContext other = context;
+  for (size_t i = 64; i < other.tokens.size(); ++i) other.tokens[i] = (other.tokens[i] + 7) % 102;
+  other.questions = task_.contexts[2].questions;
+  const auto kept = [&](const std::string& name, const EvalContext& of) {
+    absl::StatusOr<std::unique_ptr<KvPolicy>> policy = MakePolicy(name);
+    EXPECT_TRUE((*policy)->Calibrate(model, task_.contexts).ok());
+    absl::StatusOr<KvCache> dense = DenseKv(model, of, CapacityFor(of));
+    absl::StatusOr<PolicyKv> kv =
+        (*policy)->Obtain(model, {.context = of, .dense = *dense, .capacity = CapacityFor(of)});
+    EXPECT_TRUE(kv.ok()) << kv.status();
+    std::vector<std::vector<int32_t>> lists;
+    for (int64_t layer = 0; layer < 2; ++layer)
+      lists.emplace_back(kv->cache.kept(layer).begin(), kv->cache.kept(layer).end());
+    return lists;
+  };
+  for (const char* name : {"prefixkv0.5+raw", "prefixkv0.5-sum+raw", "prefixkv0.5-keydiff+fp8",
+                           "prefixkv0.5-knorm+raw", "prefixkv0.5-expect+raw"})
+    EXPECT_EQ(kept(name, context), kept(name, other)) << name;
+  EXPECT_NE(kept("oracle0.5+raw", context), kept("oracle0.5+raw", other))
+      << "an oracle is none, and is never stored";
+}
+
 // By another way: a dense prefill in which fillings see themselves and BOS only, which stands
 // further away than where `none` computes them. In layer 0 values see nothing of that.
 TEST_F(EvaluateTest, NoneComputesFillingsAlone) {

@@ -12,13 +12,16 @@ std::vector<std::string> PolicyNames() {
           "fp8",
           "[had+]kivi{2,4,8}g{32,64,128}",
           "kivi2g32-keys-per-token",
-          "kivi2g32-values-per-channel"};
+          "kivi2g32-values-per-channel",
+          "prefixkvB[-SCORE][+kvcrushS[-ANCHOR]]+CHAIN",
+          "{uniform,random,oracle,asked}B+CHAIN"};
 }
 
 absl::StatusOr<std::unique_ptr<KvPolicy>> MakePolicy(const std::string& name) {
   if (name == "dense") return MakeDensePolicy();
   if (name == "none") return MakeNonePolicy();
   if (name == "fetched") return MakeFetchedPolicy();
+  if (IsPrunedPolicy(name)) return MakePrunedPolicy(name, nullptr);
   absl::StatusOr<std::unique_ptr<KvPolicy>> codec = MakeCodecPolicy(name);
   if (codec.ok()) return codec;
   return absl::InvalidArgumentError(

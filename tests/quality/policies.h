@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "proto/model_profile.h"
 #include "tests/quality/kv_policy.h"
 
 namespace kedge::quality {
@@ -21,5 +22,10 @@ std::unique_ptr<KvPolicy> MakeNonePolicy();
 absl::StatusOr<std::unique_ptr<KvPolicy>> MakeFetchedPolicy();
 // By a chain's name (gpu/codec/codec_chain.h), or one of policy_codec.cc's own.
 absl::StatusOr<std::unique_ptr<KvPolicy>> MakeCodecPolicy(const std::string& name);
+
+// A pruned chain (gpu/codec/pruned_chain.h), or a choice that it is held against: policy_pruned.cc.
+bool IsPrunedPolicy(const std::string& name);
+absl::StatusOr<std::unique_ptr<KvPolicy>> MakePrunedPolicy(const std::string& name,
+                                                           const ModelProfile* profile);
 
 }  // namespace kedge::quality

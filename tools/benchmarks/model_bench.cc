@@ -9,6 +9,10 @@
 // weights once
 //              a token, summed by the same threads.
 //
+// scores/capture/W  a prefill of 1024 tokens that captures the attention of the last W queries for
+//              pruning, against the same prefill without; scores/columns: of every query, as
+//              profiling does. CPU time of one thread on both sides.
+//
 // The model has random weights: width 1024, MLP 2816, 16 query heads and 4 KV heads of 64. Both
 // sides use the same threads. Weights may fit into a large last-level cache; the note says how
 // large they are.
@@ -19,6 +23,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -29,6 +34,7 @@
 #include "gpu/kernels/sampling.h"
 #include "gpu/model/model.h"
 #include "gpu/model/random_checkpoint.h"
+#include "gpu/model/score_capture.h"
 #include "tools/benchmarks/measure.h"
 
 // Declared here: Debian's cblas.h lies where only the chosen BLAS alternative's path finds it.
@@ -52,6 +58,12 @@ constexpr int kSettleUs = 60 * 1000;
 double Seconds() {
   const auto now = std::chrono::steady_clock::now().time_since_epoch();
   return std::chrono::duration<double>(now).count();
+}
+
+double CpuSeconds() {
+  timespec now{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
 
 ModelConfig BenchConfig(int64_t layers) {
@@ -219,6 +231,45 @@ absl::StatusOr<double> PrefillRate(Model& model, std::span<const int32_t> tokens
   return static_cast<double>(tokens.size()) / (Seconds() - start);
 }
 
+// Tokens a second of this thread; the model's device has no other. `window` < 0 captures nothing.
+absl::StatusOr<double> CaptureRate(Model& model, std::span<const int32_t> tokens, int64_t window) {
+  absl::StatusOr<KvCache> cache = model.NewCache(static_cast<int64_t>(tokens.size()));
+  if (!cache.ok()) return cache.status();
+  const double start = CpuSeconds();
+  PrefillOptions options;
+  std::optional<ScoreCapture> capture;
+  if (window >= 0) {
+    capture.emplace(model, static_cast<int64_t>(tokens.size()), window);
+    capture->Attach(options);
+  }
+  absl::StatusOr<Logits> logits = model.Prefill(tokens, *cache, options);
+  if (!logits.ok()) return logits.status();
+  if (capture) {
+    const absl::StatusOr<codec::ScoreSidecar> sidecar = capture->Finish();
+    if (!sidecar.ok()) return sidecar.status();
+  }
+  return static_cast<double>(tokens.size()) / (CpuSeconds() - start);
+}
+
+absl::Status BenchCapture(const ModelConfig& config, int rounds, bench::Reporter& reporter) {
+  CpuDevice device(1);
+  absl::StatusOr<std::unique_ptr<Model>> model = MakeModel(config, device);
+  if (!model.ok()) return model.status();
+  const std::vector<int32_t> tokens = Tokens(kRowsMax, config);
+  for (const int64_t window : {32, 64, 0}) {
+    const std::string name =
+        window == 0 ? "scores/columns" : absl::StrCat("scores/capture/", window);
+    absl::StatusOr<bench::Figure> figure = bench::Compare(
+        "model", name, "tokens/s", "prefill", bench::Direction::kLargerIsBetter, rounds,
+        [&] { return CaptureRate(**model, tokens, window); },
+        [&] { return CaptureRate(**model, tokens, -1); });
+    if (!figure.ok()) return figure.status();
+    figure->note = absl::StrCat("1024 tokens, ", config.layers, " layers, CPU time of one thread");
+    reporter.Print(*figure);
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<double> DecodeRate(Model& model, KvCache& cache) {
   cache.set_length(kRowsMax);
   ::usleep(kSettleUs);
@@ -270,16 +321,18 @@ absl::Status BenchDecode(Model& model, CpuDevice& device, int rounds, const std:
   return absl::OkStatus();
 }
 
-absl::Status Run(bool quick, bool json, int threads) {
+absl::Status Run(bool quick, bool json, int threads, bool scores_only) {
   CpuDevice device(threads);
   const int64_t layers = quick ? 4 : 8;
   const int rounds = quick ? 5 : 9;
+  bench::Reporter reporter(json);
+  if (absl::Status s = BenchCapture(BenchConfig(layers), rounds, reporter); !s.ok()) return s;
+  if (scores_only) return absl::OkStatus();
   absl::StatusOr<std::unique_ptr<Model>> model = MakeModel(BenchConfig(layers), device);
   if (!model.ok()) return model.status();
   const int64_t mib = (*model)->parameters() * 4 >> 20;
   const std::string size_note =
       absl::StrCat(layers, " layers, ", mib, " MiB of weights, ", device.threads(), " threads");
-  bench::Reporter reporter(json);
   absl::Status status = BenchPrefill(**model, device, rounds, size_note, reporter);
   if (!status.ok()) return status;
   return BenchDecode(**model, device, rounds, size_note, reporter);
@@ -295,6 +348,8 @@ int main(int argc, char** argv) {
   int threads = 0;
   app.add_flag("--quick", quick, "4 layers and 5 rounds: under a minute");
   app.add_flag("--json", json, "one JSON object a line");
+  bool scores_only = false;
+  app.add_flag("--scores-only", scores_only, "no cases but scores/...");
   app.add_option("--threads", threads, "of both sides; 0 takes all cores")
       ->check(CLI::Range(0, 1024));
   try {
@@ -302,7 +357,7 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }
-  const absl::Status status = kedge::Run(quick, json, threads);
+  const absl::Status status = kedge::Run(quick, json, threads, scores_only);
   if (status.ok()) return 0;
   std::fprintf(stderr, "model_bench: %s\n", std::string(status.message()).c_str());
   return 1;

@@ -43,6 +43,7 @@ constexpr int64_t kContexts = 240;
 constexpr int64_t kContextsQuick = 40;
 constexpr int64_t kCalibrationContexts = 40;
 constexpr size_t kStatisticsContexts = 4;
+constexpr char kOnDemand[] = "density";  // a task that runs where it is named
 
 struct Flags {
   std::vector<std::string> models;
@@ -55,6 +56,7 @@ struct Flags {
   int threads = 0;
   float twin = 8.0f;
   bool query_aware = false;
+  bool per_question = false;
   bool quick = false;
   bool json = false;
 };
@@ -115,6 +117,8 @@ class Bench {
       if (std::find(tasks->begin(), tasks->end(), name) == tasks->end())
         return absl::InvalidArgumentError(absl::StrCat("--task: no '", name, "' in ", tests_));
     }
+    // What prunes nothing loses nothing there.
+    std::erase(*tasks, kOnDemand);
     tasks_ = flags_.only.empty() ? *std::move(tasks) : flags_.only;
     return absl::OkStatus();
   }
@@ -124,7 +128,9 @@ class Bench {
     absl::StatusOr<TaskFile> file = ReadTaskFile(absl::StrCat(folder, "/", name, ".jsonl"));
     if (!file.ok()) return file.status();
     return MakeEvalTask(*file, model,
-                        {.query_aware = flags_.query_aware, .contexts = flags_.contexts});
+                        {.query_aware = flags_.query_aware,
+                         .per_question = flags_.per_question,
+                         .contexts = flags_.contexts});
   }
 
   absl::Status RunModel(const EvalModel& model, const std::string& prefix, float twin) {
@@ -177,17 +183,19 @@ class Bench {
         absl::Status s = (*policy)->Calibrate(*runners[0].model, calibration->contexts);
         if (!s.ok()) return s;
       }
-      const auto tokens = static_cast<int64_t>(task.contexts.front().tokens.size());
-      const double bits = (*policy)->BitsPerValue(*runners[0].model, tokens);
-      if (bits > 0.0) {
-        reporter_.PrintValue("quality", absl::StrCat(prefix, name, "/bits_per_value/", task.name),
-                             bits, "bits", absl::StrCat("a context of ", tokens, " tokens"));
-      }
       names.push_back(name);
       policies.push_back(*std::move(policy));
     }
     absl::StatusOr<std::vector<ContextScores>> scores = Evaluate(task, policies, runners);
     if (!scores.ok()) return scores.status();
+    const auto tokens = static_cast<int64_t>(task.contexts.front().tokens.size());
+    for (const std::unique_ptr<KvPolicy>& policy : policies) {
+      const double bits = policy->BitsPerValue(*runners[0].model, tokens);
+      if (bits <= 0.0) continue;
+      reporter_.PrintValue("quality",
+                           absl::StrCat(prefix, policy->name(), "/bits_per_value/", task.name),
+                           bits, "bits", absl::StrCat("a context of ", tokens, " tokens"));
+    }
     for (const QualityFigure& figure : Summarize(task, *scores, names)) Print(figure, prefix);
     return absl::OkStatus();
   }
@@ -242,6 +250,8 @@ void AddFlags(CLI::App& app, Flags& flags) {
   app.add_option("--twin", flags.twin, "Scale of the twin's large key channels; 1 omits the twin")
       ->capture_default_str();
   app.add_flag("--query-aware", flags.query_aware, "Repeat each question before its context");
+  app.add_flag("--per-question", flags.per_question,
+               "Obtain the context's KV for each question anew: for policies that look at it");
   app.add_flag("--quick", flags.quick, "Under a minute");
   app.add_flag("--json", flags.json, "One JSON object a line");
 }
