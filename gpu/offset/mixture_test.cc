@@ -1,0 +1,181 @@
+#include "gpu/offset/mixture.h"
+
+#include <cmath>
+#include <vector>
+
+#include "gpu/offset/testing_rows.h"
+#include "gtest/gtest.h"
+
+namespace kedge::offset {
+namespace {
+
+constexpr int64_t kLayers = 3, kTokens = 6, kPrefix = 2, kWidth = 8;
+
+class MixtureTest : public ::testing::TestWithParam<Weighting> {
+ protected:
+  MixtureTest() : filling_(SketchOf(RandomRows(kLayers, kTokens, kWidth, 99))) {
+    for (uint32_t i = 0; i < 7; ++i) anchors_.push_back(RandomAnchor(kTokens + i % 3, kPrefix, i));
+  }
+  MixOptions Options() const { return {.weighting = GetParam(), .sharpness = 3.0, .scale = 2.5}; }
+  void Add(size_t anchor, Mix& mix) const {
+    const Anchor& a = anchors_[anchor];
+    mix.Add(Options(), filling_, a.sketch, a.filling, a.prefix);
+  }
+  Mix Empty() const { return Mix(kLayers, kTokens, kPrefix, kWidth); }
+
+  Sketch filling_;
+  std::vector<Anchor> anchors_;
+};
+
+void ExpectNear(const std::vector<float>& a, const std::vector<float>& b, float tolerance) {
+  ASSERT_EQ(a.size(), b.size());
+  for (size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], tolerance) << i;
+}
+
+void ExpectNear(const Mix& a, const Mix& b) {
+  ExpectNear(a.FillingOffset().keys, b.FillingOffset().keys, 1e-5f);
+  ExpectNear(a.FillingOffset().values, b.FillingOffset().values, 1e-5f);
+  ExpectNear(a.PrefixOffset().keys, b.PrefixOffset().keys, 1e-5f);
+  ExpectNear(a.PrefixOffset().values, b.PrefixOffset().values, 1e-5f);
+  EXPECT_NEAR(a.entropy(), b.entropy(), 1e-5);
+  EXPECT_EQ(a.nearest(), b.nearest());
+  EXPECT_EQ(a.anchors(), b.anchors());
+}
+
+TEST_P(MixtureTest, PartsMergeToTheWholeInAnyOrder) {
+  Mix whole = Empty();
+  for (size_t i = 0; i < anchors_.size(); ++i) Add(i, whole);
+  Mix left = Empty(), middle = Empty(), right = Empty();
+  for (size_t i : {0, 3}) Add(i, left);
+  for (size_t i : {6, 1, 2}) Add(i, middle);
+  for (size_t i : {5, 4}) Add(i, right);
+  Mix merged = right;
+  merged.Merge(left);
+  merged.Merge(Empty());
+  merged.Merge(middle);
+  ExpectNear(whole, merged);
+  Mix from_nothing = Empty();
+  from_nothing.Merge(whole);
+  ExpectNear(whole, from_nothing);
+}
+
+// Against the formula, in fp64.
+TEST_P(MixtureTest, IsTheSoftmaxOfDistances) {
+  Mix mix = Empty();
+  for (size_t i = 0; i < anchors_.size(); ++i) Add(i, mix);
+  const auto weights = [&](auto distance) {
+    std::vector<double> w;
+    double least = 1e300, sum = 0;
+    for (const Anchor& a : anchors_) least = std::min(least, distance(a) / 2.5);
+    for (const Anchor& a : anchors_) {
+      const double d = distance(a) / 2.5 - least;
+      w.push_back(GetParam() == Weighting::kMean      ? 1.0
+                  : GetParam() == Weighting::kNearest ? (d == 0 ? 1.0 : 0.0)
+                                                      : std::exp(-3.0 * d));
+      sum += w.back();
+    }
+    for (double& value : w) value /= sum;
+    return w;
+  };
+  const auto whole = [&](const Anchor& a) { return Distance(filling_, a.sketch, kTokens); };
+  const KvRows offset = mix.FillingOffset();
+  for (int64_t token = 0; token < kTokens; ++token) {
+    const std::vector<double> w =
+        GetParam() == Weighting::kToken
+            ? weights([&](const Anchor& a) { return TokenDistance(filling_, a.sketch, token); })
+            : weights(whole);
+    double key = 0, value = 0;
+    for (size_t i = 0; i < anchors_.size(); ++i) {
+      key += w[i] * anchors_[i].filling.Key(2, token)[5];
+      value += w[i] * anchors_[i].filling.Value(1, token)[3];
+    }
+    EXPECT_NEAR(offset.Key(2, token)[5], key, 1e-5);
+    EXPECT_NEAR(offset.Value(1, token)[3], value, 1e-5);
+    EXPECT_EQ(offset.Key(0, token)[5], 0);
+  }
+  const std::vector<double> w = weights(whole);
+  double prefix = 0;
+  for (size_t i = 0; i < anchors_.size(); ++i) prefix += w[i] * anchors_[i].prefix.Key(1, 1)[2];
+  EXPECT_NEAR(mix.PrefixOffset().Key(1, 1)[2], prefix, 1e-5);
+}
+
+TEST_P(MixtureTest, OneAnchorIsItself) {
+  Mix mix = Empty();
+  Add(0, mix);
+  EXPECT_EQ(mix.FillingOffset().keys, anchors_[0].filling.keys);
+  EXPECT_EQ(mix.FillingOffset().values, anchors_[0].filling.values);
+  EXPECT_EQ(mix.PrefixOffset().keys, anchors_[0].prefix.keys);
+  EXPECT_EQ(mix.entropy(), 0);
+}
+
+TEST_P(MixtureTest, NothingIsZeros) {
+  const Mix mix = Empty();
+  EXPECT_EQ(mix.FillingOffset().keys, KvRows::Of(kLayers, kTokens, kWidth).keys);
+  EXPECT_EQ(mix.entropy(), 0);
+  EXPECT_TRUE(std::isinf(mix.nearest()));
+}
+
+// Whatever gives the weights, the gate sees the distances.
+TEST_P(MixtureTest, EntropyIsThatOfTheSoftmax) {
+  Mix mix = Empty();
+  std::vector<double> e;
+  double sum = 0;
+  for (size_t i = 0; i < anchors_.size(); ++i) {
+    Add(i, mix);
+    e.push_back(std::exp(-3.0 / 2.5 * Distance(filling_, anchors_[i].sketch, kTokens)));
+    sum += e.back();
+  }
+  double entropy = 0;
+  for (double value : e) entropy -= value / sum * std::log(value / sum);
+  EXPECT_NEAR(mix.entropy(), entropy, 1e-5);
+}
+
+INSTANTIATE_TEST_SUITE_P(Weightings, MixtureTest,
+                         ::testing::Values(Weighting::kFilling, Weighting::kToken,
+                                           Weighting::kNearest, Weighting::kMean));
+
+TEST(SketchTest, KeepsDistancesRoughly) {
+  const KvRows a = RandomRows(2, 40, 256, 1), b = RandomRows(2, 40, 256, 2);
+  double exact = 0;
+  for (int64_t token = 0; token < 40; ++token) {
+    double squares = 0;
+    for (int64_t i = 0; i < 256; ++i)
+      squares += std::pow(double{a.Value(1, token)[i]} - b.Value(1, token)[i], 2);
+    exact += std::sqrt(squares) / 40;
+  }
+  EXPECT_NEAR(Distance(SketchOf(a), SketchOf(b), 40) / exact, 1.0, 0.15);
+  EXPECT_EQ(Distance(SketchOf(a), SketchOf(a), 40), 0);
+}
+
+TEST(KvRowsTest, AnOffsetTakesTheBaseThereAndLeavesLayer0) {
+  const KvRows real = RandomRows(3, 5, 4, 1), base = RandomRows(3, 5, 4, 2);
+  KvRows moved = base;
+  AddOffset(OffsetOf(real, base), moved);
+  for (int64_t token = 0; token < 5; ++token) {
+    EXPECT_EQ(moved.Key(0, token)[1], base.Key(0, token)[1]);
+    EXPECT_NEAR(moved.Key(1, token)[1], real.Key(1, token)[1], 1e-6);
+    EXPECT_NEAR(moved.Value(2, token)[3], real.Value(2, token)[3], 1e-6);
+  }
+}
+
+TEST(KvRowsTest, ErrorsAreSharesOfTheOffset) {
+  const KvRows real = RandomOffset(3, 50, 4, 1);
+  EXPECT_EQ(ErrorOf(real, real).share(), 0);
+  EXPECT_NEAR(ErrorOf(KvRows::Of(3, 50, 4), real).share(), 1.0, 1e-9);
+  KvRows half = real;
+  for (float& value : half.keys) value /= 2;
+  for (float& value : half.values) value /= 2;
+  EXPECT_NEAR(ErrorOf(half, real).share(), 0.25, 1e-6);
+  // One token that is not predicted at all hides in the mean, and not in the quantile.
+  KvRows one = real;
+  for (int64_t layer = 0; layer < 3; ++layer) {
+    for (float& value : one.Key(layer, 17)) value = 0;
+    for (float& value : one.Value(layer, 17)) value = 0;
+  }
+  EXPECT_LT(ErrorOf(one, real).share(), 0.05);
+  EXPECT_GT(ErrorOf(one, real).TokenShare(1.0), 0.5);
+  EXPECT_EQ(ErrorOf(one, real).TokenShare(0.9), 0);
+}
+
+}  // namespace
+}  // namespace kedge::offset
