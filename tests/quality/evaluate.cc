@@ -11,6 +11,7 @@
 #include "gpu/kernels/distribution.h"
 #include "gpu/kernels/sampling.h"
 #include "gpu/model/generate.h"
+#include "tests/quality/attention_error.h"
 
 namespace kedge::quality {
 namespace {
@@ -64,6 +65,10 @@ class ContextEvaluator {
     scores.obtain_seconds.push_back(Seconds() - start);
     dense_logits_.clear();
     if (absl::Status s = Ask(context, *dense, scores); !s.ok()) return s;
+    const absl::StatusOr<AttentionProbe> probe =
+        AttentionProbe::Record(model_, *dense, context, context.questions.front());
+    if (!probe.ok()) return probe.status();
+    scores.attention_errors.emplace_back(model_.config().layers);
     for (const std::unique_ptr<KvPolicy>& policy : policies_) {
       start = Seconds();
       absl::StatusOr<PolicyKv> kv =
@@ -76,6 +81,7 @@ class ContextEvaluator {
                                                 context.tokens.size()));
       }
       if (absl::Status s = Ask(context, kv->cache, scores); !s.ok()) return s;
+      scores.attention_errors.push_back(probe->ErrorsOf(model_, kv->cache));
     }
     return scores;
   }

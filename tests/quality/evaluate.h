@@ -36,6 +36,8 @@ struct ContextScores {
   // [policy][question]; policy 0 is dense.
   std::vector<std::vector<QuestionScore>> policies;
   std::vector<double> obtain_seconds;  // [policy], for the KV alone
+  // [policy][layer], attention_error.h, of the first question.
+  std::vector<std::vector<double>> attention_errors;
 };
 
 using Policies = std::vector<std::unique_ptr<KvPolicy>>;

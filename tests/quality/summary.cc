@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <numeric>
 #include <set>
 
 #include "absl/strings/str_cat.h"
@@ -49,6 +50,23 @@ class Summary {
       }
     }
     return Bootstrap(values);
+  }
+
+  // One value for each context; no layer: the mean over them.
+  Interval AttentionError(size_t policy, std::optional<size_t> layer) const {
+    std::vector<ClusteredValue> values;
+    for (size_t c = 0; c < scores_.size(); ++c) {
+      const std::vector<double>& errors = scores_[c].attention_errors[policy];
+      const double mean =
+          std::accumulate(errors.begin(), errors.end(), 0.0) / static_cast<double>(errors.size());
+      values.push_back({task_.contexts[c].cluster, layer ? errors[*layer] : mean});
+    }
+    return Bootstrap(values);
+  }
+  size_t attention_layers(size_t policy) const {
+    if (scores_.empty()) return 0;
+    const auto& errors = scores_.front().attention_errors;
+    return policy < errors.size() ? errors[policy].size() : 0;
   }
 
   // Groups whose contexts all got the same answers.
@@ -114,6 +132,13 @@ class Writer {
                       [](const QuestionScore&, const QuestionScore& score, const Selection& all) {
                         return MeanOf(score.kl, all);
                       }));
+    const size_t layers = summary_.attention_layers(index);
+    if (layers == 0) return;
+    Add(policy, "attention_error", "", "ratio", summary_.AttentionError(index, {}));
+    for (size_t layer = 0; layer < layers; ++layer) {
+      Add(policy, "attention_error", absl::StrCat("/layer", layer), "ratio",
+          summary_.AttentionError(index, layer));
+    }
   }
 
  private:

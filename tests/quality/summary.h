@@ -32,7 +32,7 @@ inline constexpr int64_t kLongAnswer = 16;
 
 struct QualityFigure {
   std::string name;
-  std::string unit;  // "share", "points", "nats"
+  std::string unit;  // "share", "points", "nats", "ratio"
   Interval interval;
   std::optional<double> bar;  // points
 
