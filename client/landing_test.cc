@@ -243,6 +243,49 @@ TEST_F(LandingTest, TakesOnlyAcceptedVariants) {
   EXPECT_EQ(landing_.variant(), 1u);
 }
 
+// The owner decodes what another variant's parts are: nothing of them gets into the buffer.
+TEST_F(LandingTest, KeepsOtherVariantsEncoded) {
+  Pieces(payload_.size());
+  header_.variant = Variant::Parse("kivi2g32").value();
+  header_.fidelity = Fidelity::kQuantized;
+  const uint32_t sizes[] = {10, 0, 300, 4, 50, 7};
+  for (uint32_t part = 0; part < 6; ++part) header_.parts[part] = {sizes[part], {}};
+  encoded_ = EncodeBlockHeader(header_).value();
+  accepted_ = {header_.variant};
+  Landing::Target target;
+  target.key = header_.key;
+  target.to = &list_;
+  target.part_begin = 1;
+  target.part_count = 3;
+  target.shape = &header_.shape;
+  target.accepted = accepted_;
+  target.keep_encoded = true;
+  for (const bool in_order : {true, false}) {
+    landing_.Start(target);
+    ASSERT_TRUE(Header());
+    EXPECT_TRUE(landing_.kept_encoded());
+    EXPECT_TRUE(Bytes(in_order ? 10 : 110, in_order ? 100 : 204));
+    EXPECT_FALSE(landing_.ended());
+    EXPECT_TRUE(Bytes(in_order ? 110 : 10, in_order ? 204 : 100));
+    ASSERT_TRUE(landing_.ended());
+    EXPECT_EQ(landing_.code(), ResultCode::kOk);
+    const std::span<const uint8_t> kept = landing_.encoded();
+    EXPECT_TRUE(
+        std::equal(kept.begin(), kept.end(), payload_.begin() + 10, payload_.begin() + 314));
+    EXPECT_EQ(landing_.part_begin(), 1u);
+    EXPECT_EQ(landing_.part_end(), 4u);
+  }
+  EXPECT_FALSE(Bytes(10, 1)) << "it has ended";
+  EXPECT_TRUE(Untouched());
+
+  // The buffer must have room for what they become.
+  list_.Clear();
+  Pieces(3 * part_bytes_);
+  landing_.Start(target);
+  EXPECT_FALSE(Header());
+  EXPECT_EQ(landing_.code(), ResultCode::kTooSmall);
+}
+
 TEST_F(LandingTest, BoundsWhatComesBeforeTheHeader) {
   Pieces(payload_.size());
   Begin(0, 0, 0);

@@ -13,7 +13,7 @@ namespace {
 
 class EmbeddedTestNode final : public TestNode {
  public:
-  std::string address() const override { return "embedded:?host=4GiB"; }
+  std::string address() const override { return "embedded:?host=4GiB&allow_unprofiled=true"; }
 };
 
 INSTANTIATE_TEST_SUITE_P(Embedded, ClientSuite,

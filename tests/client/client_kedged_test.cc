@@ -26,6 +26,7 @@ std::unique_ptr<KedgedProcess> StartKedged(const std::string& scheme,
   options.listen = scheme + "://127.0.0.1:0";
   options.flags = std::move(flags);
   options.flags.push_back("--host-capacity=4GiB");
+  options.flags.push_back("--allow-unprofiled=true");
   auto process = KedgedProcess::Start(options);
   EXPECT_TRUE(process.ok()) << process.status();
   return process.ok() ? *std::move(process) : nullptr;

@@ -40,16 +40,20 @@ class ClientSuite : public ::testing::TestWithParam<WireUnderTest> {
     ASSERT_TRUE(client) << client.text();
     client_ = std::move(*client);
     // 64 tokens x 4 heads x 32 x 2 bytes = 16 KiB a part, 192 KiB a block.
-    auto model = client_->OpenModel({.weights_id = "test/model@1",
-                                     .tokenizer_id = "test/tokenizer",
-                                     .dtype = sdk::DType::kBf16,
-                                     .layer_count = kLayers,
-                                     .kv_heads = 4,
-                                     .head_size = 32,
-                                     .block_tokens = kTokens,
-                                     .rope_theta = 1e4});
+    auto model = client_->OpenModel(ModelOf());
     ASSERT_TRUE(model) << model.text();
     model_ = std::move(*model);
+  }
+
+  static sdk::ModelOptions ModelOf() {
+    return {.weights_id = "test/model@1",
+            .tokenizer_id = "test/tokenizer",
+            .dtype = sdk::DType::kBf16,
+            .layer_count = kLayers,
+            .kv_heads = 4,
+            .head_size = 32,
+            .block_tokens = kTokens,
+            .rope_theta = 1e4};
   }
 
   // `blocks` blocks of tokens that no other seed shares a block with.
@@ -62,6 +66,10 @@ class ClientSuite : public ::testing::TestWithParam<WireUnderTest> {
     return std::move(model_->FromTokens(Tokens(blocks, seed)).value());
   }
   // Reproducible bytes.
+  // bf16 values that can be quantized.
+  static std::vector<uint8_t> Values(uint64_t bytes, uint64_t seed);
+  // The model again, with lossy variants allowed although nobody measured it.
+  sdk::Model LossyModel() const;
   static std::vector<uint8_t> Bytes(uint64_t bytes, uint64_t seed);
   // One segment for each block, one block after the other.
   std::vector<sdk::BlockBuffer> Blocks(std::vector<uint8_t>& memory, uint64_t each) const;

@@ -64,8 +64,13 @@ class Run {
   Run(const AgentWorkload& workload, Model& model, AgentsFigures& figures)
       : workload_(workload), model_(model), figures_(figures) {}
 
-  absl::Status Answer(DemoNode& node, const std::string& weights, int64_t requests) {
-    options_ = {.weights_id = weights, .tokenizer_id = weights};
+  absl::Status Answer(DemoNode& node, const std::string& weights, int64_t requests,
+                      const std::string& variant) {
+    options_ = {.weights_id = weights,
+                .tokenizer_id = weights,
+                .variant = variant,
+                .allow_unprofiled = !variant.empty()};
+    if (!variant.empty()) figures_.stored.variant = variant;
     absl::StatusOr<std::unique_ptr<Worker>> dense = Worker::Create(model_, nullptr, options_);
     if (!dense.ok()) return dense.status();
     if (absl::Status s = WarmUp(**dense); !s.ok()) return s;
@@ -94,6 +99,9 @@ class Run {
     if (Interrupted()) return absl::CancelledError("interrupted");
     absl::StatusOr<Served> served = worker.Serve(prompt, workload_.options().output_tokens);
     if (served.ok() && figures_.trouble.empty()) figures_.trouble = served->trouble;
+    if (served.ok()) {
+      figures_.stored.Add(*served, static_cast<int64_t>(model_.kv_shape().raw_block_bytes()));
+    }
     return served;
   }
 
@@ -185,7 +193,8 @@ absl::StatusOr<AgentsFigures> RunAgents(DemoNode& node, const AgentsOptions& opt
   figures.block_tokens = (*model)->block_tokens();
   figures.agents.resize(options.workload.agents);
   Run run(*workload, **model, figures);
-  absl::Status status = run.Answer(node, "agents/" + options.model, options.requests);
+  absl::Status status =
+      run.Answer(node, "agents/" + options.model, options.requests, options.variant);
   if (!status.ok()) return status;
   if (reader->tokenizer) figures.sample = reader->tokenizer->Decode(run.last_answer());
   return figures;

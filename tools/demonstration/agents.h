@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "tools/agents/workload.h"
 #include "tools/demonstration/node.h"
+#include "tools/demonstration/serving.h"
 #include "tools/worker/worker.h"
 
 namespace kedge {
@@ -22,6 +23,7 @@ struct AgentsOptions {
       model;  // a checkpoint; with a tokenizer.json, or with the byte tokenizer's 260 tokens
   AgentOptions workload;
   int64_t requests = 3;  // users, one after the other
+  std::string variant;   // codec chain to store as; "": raw
 };
 
 // What one agent's prompts took, summed over the requests.
@@ -42,6 +44,7 @@ struct AgentsFigures {
   int64_t requests = 0;
   int64_t block_tokens = 0;
   std::vector<AgentSums> agents;
+  StoredSums stored;
   std::string sample;   // the last agent's last message; "" where tokens are bytes
   std::string trouble;  // the first there was
 

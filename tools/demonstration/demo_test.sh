@@ -33,9 +33,16 @@ agents=(--model "$out/model" --agents 3 --agent-requests 2 --agent-output 8)
 expect '2 of 2' 0 "${small[@]}" "${agents[@]}" --embedded --json "$out/agents.json"
 grep -q '"requests": 2' "$out/agents.json" || fail "no agents in agents.json"
 
+# Stored bytes before and after, by variant, with answers unchanged.
+expect 'answers as without Kedge: yes' 0 "${small[@]}" --model tests/quality/models/eval-1 \
+  --policy kivi4 --kedged store/node/kedged --json "$out/kivi.json"
+grep -q '"variant": "kivi4g32"' "$out/kivi.json" || fail "no kivi4g32 in kivi.json"
+grep -q 'kedge_variant_bytes{.*kivi4g32' "$out/kivi.json" || fail "the node has no kivi4g32"
+
 if compgen -G "$out/kedge_demo_*" > /dev/null; then fail "a temporary directory was left"; fi
 
 expect '--transport' 2 --transport pigeon
+expect '--policy' 2 --policy zip
 expect '--questions' 2 --questions 0
 expect '--dataset: /nonexistent' 2 --dataset /nonexistent
 echo '{"timestamp": 0, "input_length": -3}' > "$out/bad.jsonl"

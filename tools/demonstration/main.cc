@@ -13,6 +13,7 @@
 #include <fstream>
 #include <string>
 
+#include "gpu/codec/codec_chain.h"
 #include "tools/demonstration/agents.h"
 #include "tools/demonstration/interrupt.h"
 #include "tools/demonstration/node.h"
@@ -49,6 +50,7 @@ struct Flags {
   uint64_t requests = 0;
   int64_t answer_tokens = 16;
   AgentsOptions agents;
+  std::string policy = "raw";
   bool embedded = false;
   bool quick = false;
 };
@@ -79,6 +81,10 @@ std::string DefaultScratch() {
 void AddFlags(CLI::App& app, Flags& flags) {
   app.add_flag("--quick", flags.quick, "End within a minute");
   app.add_flag("--embedded", flags.embedded, "A node inside this process instead of a kedged");
+  app.add_option("--policy", flags.policy,
+                 "What blocks are stored as: raw, kivi4, kivi2, or a codec chain such as kivi4g32")
+      ->type_name("NAME")
+      ->capture_default_str();
   app.add_option("--json", flags.json, "Write all figures into this file, as one object")
       ->type_name("FILE");
   app.add_option("--dataset", flags.dataset, "Questions, one {\"question\": ...} a line")
@@ -167,6 +173,13 @@ absl::StatusOr<ReplaySums> Replay(DemoNode& node, const std::vector<TraceRequest
   return sums;
 }
 
+// The codec chain of a policy; "" for raw.
+std::string VariantOf(const std::string& policy) {
+  if (policy == "raw") return "";
+  if (policy == "kivi4" || policy == "kivi2") return policy + "g32";
+  return policy;
+}
+
 int Run(const Flags& flags, const Inputs& inputs) {
   const auto start = std::chrono::steady_clock::now();
   DemoFigures figures;
@@ -174,6 +187,8 @@ int Run(const Flags& flags, const Inputs& inputs) {
   figures.trace = flags.trace;
   figures.quick = flags.quick;
   figures.questions = inputs.questions;
+  const std::string variant = VariantOf(flags.policy);
+  if (!variant.empty()) figures.policy = variant;
   figures.host_bytes = flags.quick ? kHostBytesQuick : kHostBytes;
   figures.ssd_bytes = kSsdBytes;
 
@@ -184,7 +199,8 @@ int Run(const Flags& flags, const Inputs& inputs) {
                                .transport = flags.transport,
                                .directory = (*scratch)->path(),
                                .host_bytes = figures.host_bytes,
-                               .ssd_bytes = figures.ssd_bytes});
+                               .ssd_bytes = figures.ssd_bytes,
+                               .lossy = !variant.empty()});
   if (!node.ok()) return FailStep(node.status());
   figures.node = (*node)->address();
   std::fprintf(stderr, "Node at %s\n", figures.node.c_str());
@@ -192,7 +208,8 @@ int Run(const Flags& flags, const Inputs& inputs) {
   auto serving = ServeQuestions(**node, {.directory = (*scratch)->path() + "/checkpoint",
                                          .instructions = inputs.instructions,
                                          .questions = inputs.questions,
-                                         .answer_tokens = flags.answer_tokens});
+                                         .answer_tokens = flags.answer_tokens,
+                                         .variant = variant});
   if (!serving.ok()) return FailStep(serving.status());
   figures.serving = *std::move(serving);
   figures.wire = (*node)->wire();
@@ -200,12 +217,17 @@ int Run(const Flags& flags, const Inputs& inputs) {
   std::fflush(stdout);
 
   if (!flags.agents.model.empty()) {
-    auto agents = RunAgents(**node, flags.agents);
+    AgentsOptions options = flags.agents;
+    options.variant = variant;
+    auto agents = RunAgents(**node, options);
     if (!agents.ok()) return FailStep(agents.status());
     figures.agents = *std::move(agents);
     PrintAgents(figures);
     std::fflush(stdout);
   }
+
+  PrintStored(figures);
+  std::fflush(stdout);
 
   auto replay = Replay(**node, inputs.trace);
   if (!replay.ok()) return FailStep(replay.status());
@@ -252,6 +274,10 @@ int Main(int argc, char** argv) {
     return Fail(kExitUsage, "--json: " + flags.json + ": cannot be written");
   absl::StatusOr<Inputs> inputs = ReadInputs(flags);
   if (!inputs.ok()) return Fail(kExitUsage, Text(inputs.status()));
+  if (const std::string variant = VariantOf(flags.policy); !variant.empty()) {
+    const absl::Status known = codec::CodecChain::Parse(variant).status();
+    if (!known.ok()) return Fail(kExitUsage, "--policy: " + Text(known));
+  }
   CatchInterrupts();
   return Run(flags, *inputs);
 }

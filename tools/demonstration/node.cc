@@ -31,7 +31,8 @@ absl::StatusOr<std::unique_ptr<DemoNode>> DemoNode::Start(const DemoNodeOptions&
   const std::string ssd = options.directory + "/ssd";
   if (options.embedded) {
     node->address_ = absl::StrCat("embedded:?host=", options.host_bytes >> 20, "MiB&ssd=", ssd,
-                                  "&ssd_size=", options.ssd_bytes >> 20, "MiB");
+                                  "&ssd_size=", options.ssd_bytes >> 20, "MiB",
+                                  options.lossy ? "&allow_unprofiled=true" : "");
     return node;
   }
   auto process = KedgedProcess::Start(
@@ -39,7 +40,8 @@ absl::StatusOr<std::unique_ptr<DemoNode>> DemoNode::Start(const DemoNodeOptions&
        .listen = options.transport + "://127.0.0.1:0",
        .flags = {absl::StrCat("--host-capacity=", options.host_bytes >> 20, "MiB"),
                  absl::StrCat("--ssd-path=", ssd),
-                 absl::StrCat("--ssd-capacity=", options.ssd_bytes >> 20, "MiB")},
+                 absl::StrCat("--ssd-capacity=", options.ssd_bytes >> 20, "MiB"),
+                 absl::StrCat("--allow-unprofiled=", options.lossy ? "true" : "false")},
        .log_path = LogPath(options)});
   if (!process.ok())
     return absl::Status(process.status().code(),

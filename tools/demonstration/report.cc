@@ -149,6 +149,28 @@ void PrintAgents(const DemoFigures& figures) {
   if (!agents.trouble.empty()) std::printf("    trouble: %s\n", agents.trouble.c_str());
 }
 
+void PrintStored(const DemoFigures& figures) {
+  Title("What was stored takes, by variant");
+  std::printf("  %s %-12s %7s %11s %11s %7s\n", FitColumns("", 10).c_str(), "variant", "blocks",
+              "before", "stored", "ratio");
+  const auto line = [](const char* name, const StoredSums& stored) {
+    std::printf("  %s %-12s %7d %11s %11s %6.2fx\n", FitColumns(name, 10).c_str(),
+                stored.variant.c_str(), static_cast<int>(stored.blocks),
+                Size(static_cast<double>(stored.raw_bytes)).c_str(),
+                Size(static_cast<double>(stored.bytes)).c_str(),
+                Ratio(static_cast<double>(stored.raw_bytes), static_cast<double>(stored.bytes)));
+  };
+  line("questions", figures.serving.stored);
+  if (figures.agents) line("agents", figures.agents->stored);
+  const bool same =
+      figures.serving.same_tokens() && (!figures.agents || figures.agents->same_tokens());
+  std::printf("  answers as without Kedge: %s\n", Verdict(same).c_str());
+  if (figures.policy != "raw") {
+    std::printf("  (%s loses something; tools/bench quality says how much)\n",
+                figures.policy.c_str());
+  }
+}
+
 void PrintNode(const DemoFigures& figures) {
   Title("The node's own view");
   if (!figures.metrics) {
@@ -164,6 +186,10 @@ void PrintNode(const DemoFigures& figures) {
   };
   Line("blocks put",
        absl::StrCat(count("kedge_put_blocks_total"), "  (", bytes("kedge_put_bytes_total"), ")"));
+  for (const MetricSample& sample : m) {
+    if (sample.name != "kedge_variant_bytes" || sample.value == 0) continue;
+    Line("held " + sample.labels, Size(sample.value));
+  }
   Line("bytes got", bytes("kedge_get_bytes_total"));
   Line("keys matched in host memory",
        count("kedge_lookup_hit_keys_total", {"op=\"match\"", "tier=\"host\""}));

@@ -13,10 +13,11 @@
 namespace kedge {
 
 struct DemoFigures {
-  std::string node;     // its address
-  std::string wire;     // what carried the bytes
-  std::string dataset;  // path
-  std::string trace;    // path
+  std::string node;            // its address
+  std::string wire;            // what carried the bytes
+  std::string dataset;         // path
+  std::string trace;           // path
+  std::string policy = "raw";  // the codec chain that questions and agents store as
   bool quick = false;
   double seconds = 0;
   uint64_t host_bytes = 0;  // sizes of the tiers
@@ -31,6 +32,8 @@ struct DemoFigures {
 void PrintServing(const DemoFigures& figures);
 void PrintReplay(const DemoFigures& figures);
 void PrintAgents(const DemoFigures& figures);
+// What was stored takes, by variant, before and after encoding.
+void PrintStored(const DemoFigures& figures);
 void PrintNode(const DemoFigures& figures);
 
 // One object with all figures; ends with a newline.

@@ -53,6 +53,13 @@ ordered_json ServingJson(const DemoFigures& figures) {
           {"questions", questions}};
 }
 
+ordered_json StoredJson(const StoredSums& stored) {
+  return {{"variant", stored.variant},
+          {"blocks", stored.blocks},
+          {"bytes_before", stored.raw_bytes},
+          {"bytes", stored.bytes}};
+}
+
 ordered_json ReplayJson(const DemoFigures& figures) {
   const ReplaySums& sums = figures.replay;
   const double blocks = static_cast<double>(sums.hits.blocks());
@@ -110,6 +117,13 @@ ordered_json AgentsJson(const DemoFigures& figures) {
           {"agents", list}};
 }
 
+ordered_json StoredListJson(const DemoFigures& figures) {
+  ordered_json list = ordered_json::object();
+  list["questions"] = StoredJson(figures.serving.stored);
+  if (figures.agents) list["agents"] = StoredJson(figures.agents->stored);
+  return list;
+}
+
 // Every counter and gauge; histograms would only make it long.
 ordered_json NodeJson(const DemoFigures& figures) {
   if (!figures.metrics) return nullptr;
@@ -133,6 +147,8 @@ std::string FiguresJson(const DemoFigures& figures) {
                          {"serving", ServingJson(figures)},
                          {"replay", ReplayJson(figures)},
                          {"agents", AgentsJson(figures)},
+                         {"policy", figures.policy},
+                         {"stored", StoredListJson(figures)},
                          {"node_metrics", NodeJson(figures)}};
   return object.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n";
 }

@@ -17,6 +17,8 @@ DemoFigures Figures() {
     question.first = {.tokens = {1, 2}, .matched_tokens = 0, .ttft_ms = 40};
     question.again = {.tokens = {1, 2}, .matched_tokens = 96, .ttft_ms = 5};
   }
+  figures.policy = "kivi4g32";
+  figures.serving.stored = {"kivi4g32", 10, 300, 1000};
   figures.replay.hits = {.host_blocks = 3, .miss_blocks = 1};
   figures.metrics = ParseMetrics("kedge_leases 4\nkedge_x_bucket{le=\"1\"} 1\nother 1\n");
   return figures;
@@ -28,6 +30,10 @@ TEST(ReportTest, JsonHasTheFigures) {
   EXPECT_EQ(object["serving"]["prompt_tokens"], 200);
   EXPECT_EQ(object["serving"]["again_speed_up"], 6.0);
   EXPECT_EQ(object["serving"]["same_tokens"], true);
+  EXPECT_EQ(object["policy"], "kivi4g32");
+  EXPECT_EQ(object["stored"]["questions"]["bytes_before"], 1000);
+  EXPECT_EQ(object["stored"]["questions"]["bytes"], 300);
+  EXPECT_FALSE(object["stored"].contains("agents"));
   EXPECT_EQ(object["replay"]["hit_rate_blocks"], 0.75);
   EXPECT_EQ(object["node_metrics"].size(), 1u);
   EXPECT_EQ(object["node_metrics"]["kedge_leases"], 4);

@@ -19,8 +19,11 @@ namespace {
 constexpr char kWeightsId[] = "kedge/demonstration-llama, seed 7";
 constexpr int64_t kWarmUpTokens = 64;
 
-WorkerOptions DemoWorker() {
-  return {.weights_id = kWeightsId, .tokenizer_id = ByteTokenizer::kId};
+WorkerOptions DemoWorker(const std::string& variant) {
+  return {.weights_id = kWeightsId,
+          .tokenizer_id = ByteTokenizer::kId,
+          .variant = variant,
+          .allow_unprofiled = !variant.empty()};
 }
 
 std::vector<int32_t> PromptOf(const std::string& instructions, const std::string& question) {
@@ -51,9 +54,11 @@ absl::Status Answer(Worker& worker, const std::vector<int32_t>& prompt, int64_t 
 }
 
 absl::Status AnswerAll(Model& model, DemoNode& node,
-                       const std::vector<std::vector<int32_t>>& prompts, int64_t answer_tokens,
-                       ServingFigures* figures) {
-  absl::StatusOr<std::unique_ptr<Worker>> dense = Worker::Create(model, nullptr, DemoWorker());
+                       const std::vector<std::vector<int32_t>>& prompts,
+                       const ServingOptions& options, ServingFigures* figures) {
+  const int64_t answer_tokens = options.answer_tokens;
+  const WorkerOptions worker = DemoWorker(options.variant);
+  absl::StatusOr<std::unique_ptr<Worker>> dense = Worker::Create(model, nullptr, worker);
   if (!dense.ok()) return dense.status();
   // Brings weights and code into memory, so that the first question does not pay for it.
   const std::span<const int32_t> opening(prompts[0]);
@@ -70,7 +75,7 @@ absl::Status AnswerAll(Model& model, DemoNode& node,
   absl::StatusOr<const sdk::Client*> client = node.Connect();
   if (!client.ok()) return client.status();
   {
-    absl::StatusOr<std::unique_ptr<Worker>> first = Worker::Create(model, *client, DemoWorker());
+    absl::StatusOr<std::unique_ptr<Worker>> first = Worker::Create(model, *client, worker);
     if (!first.ok()) return first.status();
     for (size_t i = 0; i < prompts.size(); ++i) {
       ServedQuestion& question = figures->questions[i];
@@ -84,7 +89,7 @@ absl::Status AnswerAll(Model& model, DemoNode& node,
   }  // the worker goes before its client does
   client = node.Connect();
   if (!client.ok()) return client.status();
-  absl::StatusOr<std::unique_ptr<Worker>> again = Worker::Create(model, *client, DemoWorker());
+  absl::StatusOr<std::unique_ptr<Worker>> again = Worker::Create(model, *client, worker);
   if (!again.ok()) return again.status();
   for (size_t i = 0; i < prompts.size(); ++i) {
     if (absl::Status s = Answer(**again, prompts[i], answer_tokens, &figures->questions[i].again);
@@ -127,8 +132,12 @@ absl::StatusOr<ServingFigures> ServeQuestions(DemoNode& node, const ServingOptio
   figures.block_bytes = static_cast<int64_t>((*model)->kv_shape().raw_block_bytes());
   figures.instruction_tokens = static_cast<int64_t>(PromptOf(options.instructions, "").size());
   figures.questions.resize(prompts.size());
-  if (absl::Status s = AnswerAll(**model, node, prompts, options.answer_tokens, &figures); !s.ok())
-    return s;
+  if (absl::Status s = AnswerAll(**model, node, prompts, options, &figures); !s.ok()) return s;
+  if (!options.variant.empty()) figures.stored.variant = options.variant;
+  for (const ServedQuestion& question : figures.questions) {
+    figures.stored.Add(question.first, figures.block_bytes);
+    figures.stored.Add(question.again, figures.block_bytes);
+  }
   return figures;
 }
 

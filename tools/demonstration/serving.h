@@ -22,6 +22,21 @@ struct ServingOptions {
   std::string instructions;
   std::vector<std::string> questions;
   int64_t answer_tokens = 16;
+  std::string variant;  // codec chain to store as; "": raw
+};
+
+// Blocks that the node acknowledged, and what they take.
+struct StoredSums {
+  std::string variant = "raw";
+  int64_t blocks = 0;
+  int64_t bytes = 0;      // as they are stored
+  int64_t raw_bytes = 0;  // as the engine had them
+
+  void Add(const Served& served, int64_t block_bytes) {
+    blocks += served.stored_blocks;
+    bytes += static_cast<int64_t>(served.stored_bytes);
+    raw_bytes += served.stored_blocks * block_bytes;
+  }
 };
 
 struct ServedQuestion {
@@ -39,6 +54,7 @@ struct ServingFigures {
   int64_t block_bytes = 0;
   int64_t instruction_tokens = 0;
   std::vector<ServedQuestion> questions;
+  StoredSums stored;
 
   // The sum of one figure over the questions, for one of the three ways:
   // Sum(&ServedQuestion::again, &Served::ttft_ms).

@@ -32,6 +32,9 @@ int Inspect(const Settings& settings, const std::string& text) {
          {"depth", variant.chain_depth()},
          {"placement", variant.placement()},
          {"shape", variant.shape()},
+         {"rope", variant.rope()},
+         {"model", variant.model()},
+         {"tenant", variant.tenant()},
          {"pins", variant.pins()},
          {"lease_ms_left", variant.lease_ms_left()},
          {"ssd", variant.ssd_location()}});

@@ -98,13 +98,22 @@ TEST_F(KedgectlTest, PutGetInspectVerifyRm) {
   const YAML::Node yaml = YAML::Load(inspect.out);
   EXPECT_EQ(yaml["variants"][0]["variant"].as<std::string>(), "raw");
   EXPECT_EQ(yaml["variants"][0]["bytes"].as<int>(), 11);
+  EXPECT_EQ(yaml["variants"][0]["fidelity"].as<std::string>(), "lossless");
+  EXPECT_EQ(yaml["variants"][0]["rope"].as<std::string>(), "none");
 
   Ended verify = Ctl("verify " + key + " -o json");
   ASSERT_EQ(verify.code, 0) << verify.err;
   EXPECT_EQ(nlohmann::json::parse(verify.out)["blocks"], 1);
   EXPECT_EQ(Ctl("verify").code, 0);
 
-  EXPECT_EQ(Ctl("rm " + key).code, 0);
+  const auto status = nlohmann::json::parse(Ctl("status -o json").out);
+  ASSERT_EQ(status["variants"].size(), 1u);
+  EXPECT_EQ(status["variants"][0]["variant"], "raw");
+  EXPECT_EQ(status["variants"][0]["host_bytes"], 11);
+  const Ended other = Ctl("rm --variant kivi4g32 " + key);
+  EXPECT_EQ(other.code, 1);
+  EXPECT_NE(other.err.find("kivi4g32"), std::string::npos) << other.err;
+  EXPECT_EQ(Ctl("rm --variant raw " + key).code, 0);
   const Ended gone = Ctl("get " + key);
   EXPECT_EQ(gone.code, 1);
   EXPECT_EQ(gone.out, "");

@@ -51,6 +51,14 @@ int Status(const Settings& settings) {
                             {"capacity", bytes(tier.capacity_bytes())},
                             {"blocks", tier.blocks()}});
   }
+  out["variants"] = Json::array();
+  for (const auto& variant : reply.variants()) {
+    out["variants"].push_back({{"variant", variant.variant()},
+                               {"host_blocks", variant.host_blocks()},
+                               {"host_bytes", bytes(variant.host_bytes())},
+                               {"ssd_blocks", variant.ssd_blocks()},
+                               {"ssd_bytes", bytes(variant.ssd_bytes())}});
+  }
   Print(settings, out);
   return reply.health() == control::v1::HEALTH_OK ? kExitOk : kExitUnhealthy;
 }

@@ -46,7 +46,10 @@ absl::StatusOr<std::unique_ptr<Worker>> Worker::Create(Model& model, const sdk::
                                                        const WorkerOptions& options) {
   std::optional<sdk::Model> blocks;
   if (client != nullptr) {
-    auto opened = client->OpenModel(StoreModel(model, options.weights_id, options.tokenizer_id));
+    sdk::ModelOptions model_options = StoreModel(model, options.weights_id, options.tokenizer_id);
+    model_options.profile = options.profile;
+    model_options.allow_unprofiled = options.allow_unprofiled;
+    auto opened = client->OpenModel(model_options);
     if (!opened) return absl::InvalidArgumentError(absl::StrCat("model: ", opened.text()));
     blocks = std::move(*opened);
   }
@@ -54,7 +57,9 @@ absl::StatusOr<std::unique_ptr<Worker>> Worker::Create(Model& model, const sdk::
 }
 
 Worker::Worker(Model& model, std::optional<sdk::Model> blocks, const WorkerOptions& options)
-    : model_(model), blocks_(std::move(blocks)), options_(options) {}
+    : model_(model), blocks_(std::move(blocks)), options_(options) {
+  if (!options_.variant.empty()) accepted_ = {"raw", options_.variant};
+}
 
 absl::StatusOr<Served> Worker::Serve(std::span<const int32_t> prompt, int64_t max_new_tokens) {
   const SteadyClock::time_point start = SteadyClock::now();
@@ -94,13 +99,14 @@ void Worker::Match(Journey& journey) {
   const SteadyClock::time_point start = SteadyClock::now();
   auto sequence = blocks_->FromTokens(journey.prompt);
   if (!sequence) return journey.Trouble("sequence", sequence.text());
-  auto match =
-      sequence->MatchRun({.lease_ms = options_.lease_ms, .deadline_ms = options_.deadline_ms});
+  auto match = sequence->MatchRun(
+      {.lease_ms = options_.lease_ms, .variants = accepted_, .deadline_ms = options_.deadline_ms});
   journey.served.match_ms = MsSince(start);
   if (!match) return journey.Trouble("match", match.text());
 
   journey.served.matched_tokens = static_cast<int64_t>(match->tokens());
   journey.served.matched_blocks_ssd = match->result().blocks_ssd;
+  journey.served.lossy_blocks = match->result().blocks_lossy;
   journey.held = match->blocks();
   // The last token is computed in any case, and its block with it.
   const int64_t fetchable = (journey.served.prompt_tokens - 1) / model_.block_tokens();
@@ -116,6 +122,7 @@ void Worker::BeginFetch(Journey& journey) {
   auto fetch =
       journey.sequence->Fetch({.block_count = journey.blocks,
                                .layer_group = options_.layer_group,
+                               .variants = accepted_,
                                .deadline_ms = options_.deadline_ms},
                               BlockSpans(journey.cache, model_.block_tokens(), 0, journey.blocks));
   if (fetch) {
@@ -154,7 +161,8 @@ absl::StatusOr<Logits> Worker::PrefillOver(Journey& journey, uint32_t blocks, bo
                           sdk::StoreOptions{.block_begin = begin,
                                             .block_count = count,
                                             .durability = options_.durability,
-                                            .deadline_ms = options_.deadline_ms});
+                                            .deadline_ms = options_.deadline_ms,
+                                            .variant = options_.variant});
   }
   PrefillOptions options;
   if (journey.store)

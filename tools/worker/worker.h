@@ -9,6 +9,9 @@
 //   release   the lease
 //   decode    greedily
 //
+// With `variant` blocks are stored as that codec chain and taken as `raw` or that; what was fetched
+// lossy makes what is computed over it lossy too, and the SDK lets it be stored as that chain only.
+//
 // The last prompt token is always computed: its logits choose the first new token. Whatever goes
 // wrong between worker and node costs time, never the answer: what did not arrive is computed.
 //
@@ -40,6 +43,10 @@ struct WorkerOptions {
   uint32_t lease_ms = 10000;
   uint32_t deadline_ms = 0;  // of each request to the node; 0: the client's
   sdk::Durability durability = sdk::Durability::kDefault;
+  std::string variant;  // codec chain, e.g. "kivi4g32"; "": raw only
+  // The gate for it: the model's profile, a file; or the word that there need be none.
+  std::string profile;
+  bool allow_unprofiled = false;
   std::function<void()> after_match;  // called before the fetch begins; may be empty
 };
 
@@ -54,7 +61,8 @@ struct Served {
   int64_t fetched_tokens = 0;       // arrived whole and verified, and were used
   int64_t computed_tokens = 0;      // by the prefill
   uint64_t fetched_bytes = 0;
-  uint64_t stored_bytes = 0;
+  uint64_t stored_bytes = 0;   // as they are stored
+  uint32_t lossy_blocks = 0;   // of those matched
   uint32_t stored_blocks = 0;  // acknowledged; those that the node held already are not in it
 
   double match_ms = 0;  // making the names, and the round trip
@@ -91,6 +99,7 @@ class Worker {
   Model& model_;
   std::optional<sdk::Model> blocks_;  // the model's blocks in the store; nothing without Kedge
   const WorkerOptions options_;
+  std::vector<std::string> accepted_;  // variants; none: any lossless one
 };
 
 }  // namespace kedge
