@@ -6,7 +6,7 @@
 //   control service: block map and counters are thread-safe
 //
 // One verb, one file: node_hello.cc, node_match.cc, node_get.cc, node_put.cc (what
-// waits: node_put_wait.cc), node_remove.cc;
+// waits: node_put_wait.cc), node_remove.cc, node_variants.cc;
 // node_sweep.cc is what time does.
 #pragma once
 

@@ -246,19 +246,6 @@ ResultCode Node::SealAndInsert(PutSlot& slot, BlockRef* block, std::string* text
                            held.root.ToHex(), ", this one has ", header.root.ToHex()));
 }
 
-// Is this block of the session's tenant, and may its model have such a variant?
-absl::Status Node::Admit(const PutSlot& slot, const BlockHeader& header) const {
-  const auto session = session_by_id_.find(slot.session);
-  if (!header.model.is_zero() && session != session_by_id_.end() &&
-      header.tenant != session->second->tenant) {
-    return absl::PermissionDeniedError(absl::StrCat("put_commit.header.tenant: ", header.tenant,
-                                                    ", the session's is ",
-                                                    session->second->tenant));
-  }
-  if (header.fidelity == Fidelity::kLossless) return absl::OkStatus();
-  return profiles_->Admits(header, header.variant);
-}
-
 void Node::AnswerCommit(uint64_t session_id, const FrameHeader& commit, int64_t started_us,
                         uint64_t slot, ResultCode code, const std::string& text) {
   metrics_.Request(Op::kPutCommit, code, clock_.NowUs() - started_us);

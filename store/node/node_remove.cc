@@ -60,22 +60,4 @@ void Node::Remove(const BlockKey& key, bool force,
   });
 }
 
-void Node::RemoveVariant(const BlockKey& key, const Variant& variant, bool force,
-                         std::function<void(absl::StatusOr<uint32_t>)> done) {
-  const uint16_t id = map_.variants().Find(variant);
-  const std::string name = absl::StrCat("key ", key.ToHex(), " as ", std::string(variant.view()));
-  bool pinned = false;
-  const uint32_t removed = id == kNoVariantId ? 0 : map_.RemoveAnywhere(key, !force, &pinned, id);
-  if (pinned) {
-    return done(
-        absl::FailedPreconditionError(absl::StrCat(name, ": the block is leased or being read")));
-  }
-  if (removed == 0) return done(absl::NotFoundError(absl::StrCat(name, ": not held")));
-  if (ssd_ == nullptr) return done(removed);
-  mover_->WriteTombstones(std::vector<BlockName>{{key, variant}}, [removed, done = std::move(done)](
-                                                                      const absl::Status& status) {
-    done(status.ok() ? absl::StatusOr<uint32_t>(removed) : absl::StatusOr<uint32_t>(status));
-  });
-}
-
 }  // namespace kedge
