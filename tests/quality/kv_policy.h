@@ -56,12 +56,17 @@ class KvPolicy {
   }
 
   // Bits a value of the whole blocks of a context of `tokens` tokens takes where it is stored,
-  // headers and all; 0 where nothing is encoded.
+  // headers and all; 0 where nothing is encoded. Where sizes depend on what is encoded: the mean
+  // over all that Obtain has encoded.
   virtual double BitsPerValue(const Model& model, int64_t tokens) const {
     (void)model;
     (void)tokens;
     return 0.0;
   }
+
+  // The same of blocks that begin no sequence, whose first tokens stay raw: what long contexts come
+  // near to. 0 where it is not known.
+  virtual double LaterBitsPerValue() const { return 0.0; }
 
   // Called by several threads at once, each with a model of its own (all of the same weights).
   virtual absl::StatusOr<PolicyKv> Obtain(Model& model, const PolicyInput& input) const = 0;

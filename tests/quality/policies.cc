@@ -10,20 +10,26 @@ std::vector<std::string> PolicyNames() {
           "none",
           "fetched",
           "fp8",
-          "[had+]kivi{2,4,8}g{32,64,128}",
+          "[had+]kivi{2,4,8}g{32,64,128}[s8]",
+          "[had+]kivi{2,4,8}g{32,64,128}[s8]+rans",
+          "archiveN",
+          "CHAIN+tailN",
           "kivi2g32-keys-per-token",
           "kivi2g32-values-per-channel",
           "prefixkvB[-SCORE][+kvcrushS[-ANCHOR]]+CHAIN",
           "{uniform,random,oracle,asked}B+CHAIN"};
 }
 
-absl::StatusOr<std::unique_ptr<KvPolicy>> MakePolicy(const std::string& name) {
+absl::StatusOr<std::unique_ptr<KvPolicy>> MakePolicy(const std::string& name,
+                                                     const ModelProfile* profile) {
   if (name == "dense") return MakeDensePolicy();
   if (name == "none") return MakeNonePolicy();
   if (name == "fetched") return MakeFetchedPolicy();
-  if (IsPrunedPolicy(name)) return MakePrunedPolicy(name, nullptr);
-  absl::StatusOr<std::unique_ptr<KvPolicy>> codec = MakeCodecPolicy(name);
-  if (codec.ok()) return codec;
+  if (IsPrunedPolicy(name)) return MakePrunedPolicy(name, profile);
+  absl::StatusOr<std::unique_ptr<KvPolicy>> codec = name.find("+tail") != std::string::npos
+                                                        ? MakeTailPolicy(name, profile)
+                                                        : MakeCodecPolicy(name, profile);
+  if (codec.ok() || absl::IsFailedPrecondition(codec.status())) return codec;
   return absl::InvalidArgumentError(
       absl::StrCat("policy: '", name, "' is none of: ", absl::StrJoin(PolicyNames(), ", ")));
 }

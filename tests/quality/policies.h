@@ -14,14 +14,21 @@ namespace kedge::quality {
 std::vector<std::string> PolicyNames();
 
 // InvalidArgument lists the names when there is none of this one, or says why it cannot start.
-absl::StatusOr<std::unique_ptr<KvPolicy>> MakePolicy(const std::string& name);
+// Chains that need the model's profile take it from `profile`, which may go afterwards;
+// FailedPrecondition when there is none, or not one that serves the chain.
+absl::StatusOr<std::unique_ptr<KvPolicy>> MakePolicy(const std::string& name,
+                                                     const ModelProfile* profile = nullptr);
 
 // One file each.
 std::unique_ptr<KvPolicy> MakeDensePolicy();
 std::unique_ptr<KvPolicy> MakeNonePolicy();
 absl::StatusOr<std::unique_ptr<KvPolicy>> MakeFetchedPolicy();
 // By a chain's name (gpu/codec/codec_chain.h), or one of policy_codec.cc's own.
-absl::StatusOr<std::unique_ptr<KvPolicy>> MakeCodecPolicy(const std::string& name);
+absl::StatusOr<std::unique_ptr<KvPolicy>> MakeCodecPolicy(const std::string& name,
+                                                          const ModelProfile* profile);
+// CHAIN+tailN.
+absl::StatusOr<std::unique_ptr<KvPolicy>> MakeTailPolicy(const std::string& name,
+                                                         const ModelProfile* profile);
 
 // A pruned chain (gpu/codec/pruned_chain.h), or a choice that it is held against: policy_pruned.cc.
 bool IsPrunedPolicy(const std::string& name);

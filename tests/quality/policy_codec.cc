@@ -5,6 +5,7 @@
 //
 // Two more, which are no chains: KIVI with the axis of keys, or of values, the other way round, to
 // show why it is the way it is.
+#include <atomic>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -42,6 +43,10 @@ class CodecPolicy : public KvPolicy {
 
   double BitsPerValue(const Model& model, int64_t tokens) const override {
     const KvShape shape = ShapeOf(model);
+    if (first_.values > 0 || later_.values > 0) {
+      return 8.0 * static_cast<double>(first_.bytes + later_.bytes) /
+             static_cast<double>(first_.values + later_.values);
+    }
     const int64_t blocks = tokens / shape.block_tokens;
     double bytes = 0.0;
     for (int64_t block = 0; block < blocks; ++block) {
@@ -50,6 +55,11 @@ class CodecPolicy : public KvPolicy {
     }
     return 8.0 * bytes /
            static_cast<double>(blocks * shape.block_tokens * 2 * shape.kv_heads * shape.head_size);
+  }
+
+  double LaterBitsPerValue() const override {
+    if (later_.values == 0) return 0.0;
+    return 8.0 * static_cast<double>(later_.bytes) / static_cast<double>(later_.values);
   }
 
   absl::StatusOr<PolicyKv> Obtain(Model& model, const PolicyInput& input) const override {
@@ -90,6 +100,9 @@ class CodecPolicy : public KvPolicy {
     const absl::StatusOr<uint64_t> used = chain_.EncodePart(task, sequence_start, part, encoded);
     if (!used.ok()) return used.status();
     encoded.resize(*used);
+    Stored& stored = sequence_start ? first_ : later_;
+    stored.bytes += static_cast<int64_t>(*used);
+    stored.values += static_cast<int64_t>(part.size() / DTypeBytes(task.shape.dtype));
     return chain_.DecodePart(task, encoded, {{&part, 1}, task.shape.block_tokens});
   }
 
@@ -114,19 +127,28 @@ class CodecPolicy : public KvPolicy {
     return absl::OkStatus();
   }
 
+  // What Obtain has encoded so far.
+  struct Stored {
+    std::atomic<int64_t> bytes = 0;
+    std::atomic<int64_t> values = 0;
+  };
+
   const std::string name_;
   const CodecChain chain_;
   const bool other_keys_;
   const bool other_values_;
+  mutable Stored first_;  // blocks that begin a sequence
+  mutable Stored later_;
 };
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<KvPolicy>> MakeCodecPolicy(const std::string& name) {
+absl::StatusOr<std::unique_ptr<KvPolicy>> MakeCodecPolicy(const std::string& name,
+                                                          const ModelProfile* profile) {
   const bool other_keys = name == kKeysPerToken;
   const bool other_values = name == kValuesPerChannel;
   absl::StatusOr<CodecChain> chain =
-      CodecChain::Parse(other_keys || other_values ? "kivi2g32" : name);
+      CodecChain::Parse(other_keys || other_values ? "kivi2g32" : name, profile);
   if (!chain.ok()) return chain.status();
   return std::make_unique<CodecPolicy>(name, *std::move(chain), other_keys, other_values);
 }

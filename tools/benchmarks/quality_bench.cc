@@ -19,12 +19,16 @@
 #include <cstdio>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "gpu/model/file_map.h"
+#include "gpu/profile/model_identity.h"
+#include "proto/model_profile.h"
 #include "tests/quality/eval_context.h"
 #include "tests/quality/eval_model.h"
 #include "tests/quality/evaluate.h"
@@ -34,6 +38,7 @@
 #include "tests/quality/task_file.h"
 #include "tests/quality/task_source.h"
 #include "tools/benchmarks/measure.h"
+#include "tools/profile/build_profile.h"
 
 namespace kedge::quality {
 namespace {
@@ -51,6 +56,7 @@ struct Flags {
   std::vector<std::string> only;
   std::string tasks;
   std::string calibration;
+  std::string profile;
   std::string generator = "tests/quality/tasks/generate.py";
   int64_t contexts = 0;
   int threads = 0;
@@ -137,6 +143,7 @@ class Bench {
     absl::StatusOr<std::vector<Runner>> runners =
         MakeRunners(model, flags_.threads, {.twin_scale = twin});
     if (!runners.ok()) return runners.status();
+    if (absl::Status s = FindProfile(model, prefix, twin, *runners); !s.ok()) return s;
     bool first = true;
     for (const std::string& name : tasks_) {
       absl::StatusOr<EvalTask> task = Read(tests_, name, model);
@@ -148,6 +155,55 @@ class Bench {
       if (absl::Status s = RunTask(model, *task, *runners, prefix); !s.ok()) return s;
     }
     return absl::OkStatus();
+  }
+
+  // Sets the profile that chains take their tables from: --profile, the one that lies beside the
+  // weights, or one made from calibration contexts. None where no policy asks for one.
+  absl::Status FindProfile(const EvalModel& model, const std::string& prefix, float twin,
+                           std::vector<Runner>& runners) {
+    profile_.reset();
+    const bool wanted =
+        std::any_of(flags_.policies.begin(), flags_.policies.end(), [](const std::string& name) {
+          return absl::IsFailedPrecondition(MakePolicy(name).status());
+        });
+    if (!wanted) return absl::OkStatus();
+    absl::StatusOr<std::string> weights = profile::WeightsDigest(model.directory);
+    if (!weights.ok()) return weights.status();
+    if (twin != 1.0f) absl::StrAppend(&*weights, "+twin", twin);
+    const std::string shipped = model.directory + "/kedge_profile";
+    std::string path = twin == 1.0f ? flags_.profile : "";
+    if (path.empty() && twin == 1.0f && std::filesystem::exists(shipped)) path = shipped;
+    absl::StatusOr<ModelProfile> profile =
+        path.empty() ? MakeProfile(model, *weights, runners) : ReadProfile(path);
+    if (!profile.ok()) return profile.status();
+    absl::Status s = profile->CheckModel(
+        profile::ProfiledModelOf(model.config, runners[0].model->kv_dtype(), *weights));
+    if (!s.ok()) return s;
+    profile_ = *std::move(profile);
+    reporter_.PrintValue("quality", prefix + "profile/bytes",
+                         static_cast<double>(profile_->bytes().size()), "bytes",
+                         path.empty() ? "once a model; made from calibration contexts"
+                                      : "once a model; from a file");
+    return absl::OkStatus();
+  }
+
+  static absl::StatusOr<ModelProfile> ReadProfile(const std::string& path) {
+    const absl::StatusOr<FileMap> file = FileMap::Open(path);
+    if (!file.ok()) return file.status();
+    return ModelProfile::Parse({file->bytes().begin(), file->bytes().end()});
+  }
+
+  absl::StatusOr<ModelProfile> MakeProfile(const EvalModel& model, const std::string& weights,
+                                           std::vector<Runner>& runners) const {
+    if (calibrations_.empty())
+      return absl::InvalidArgumentError("--calibration: is needed to make a profile from");
+    std::vector<EvalTask> tasks;
+    for (const std::string& name : tasks_) {
+      absl::StatusOr<EvalTask> task = Read(calibrations_, name, model);
+      if (!task.ok()) return task.status();
+      tasks.push_back(*std::move(task));
+    }
+    return profile::BuildProfile(model, weights, runners, tasks, {}, [](const std::string&) {});
   }
 
   absl::Status PrintStatistics(std::vector<Runner>& runners, const EvalTask& task,
@@ -175,7 +231,7 @@ class Bench {
     Policies policies;
     std::vector<std::string> names = {"dense"};
     for (const std::string& name : flags_.policies) {
-      absl::StatusOr<std::unique_ptr<KvPolicy>> policy = MakePolicy(name);
+      absl::StatusOr<std::unique_ptr<KvPolicy>> policy = MakePolicy(name, profile_ ? &*profile_ : nullptr);
       if (!policy.ok()) return policy.status();
       if (!calibrations_.empty()) {
         absl::StatusOr<EvalTask> calibration = Read(calibrations_, task.name, model);
@@ -195,6 +251,11 @@ class Bench {
       reporter_.PrintValue("quality",
                            absl::StrCat(prefix, policy->name(), "/bits_per_value/", task.name),
                            bits, "bits", absl::StrCat("a context of ", tokens, " tokens"));
+      const double later = policy->LaterBitsPerValue();
+      if (later <= 0.0) continue;
+      reporter_.PrintValue(
+          "quality", absl::StrCat(prefix, policy->name(), "/bits_per_value_later/", task.name),
+          later, "bits", "of blocks that begin no sequence");
     }
     for (const QualityFigure& figure : Summarize(task, *scores, names)) Print(figure, prefix);
     return absl::OkStatus();
@@ -226,6 +287,7 @@ class Bench {
   std::string tests_;
   std::string calibrations_;
   std::vector<std::string> tasks_;
+  std::optional<ModelProfile> profile_;
 };
 
 void AddFlags(CLI::App& app, Flags& flags) {
@@ -240,6 +302,9 @@ void AddFlags(CLI::App& app, Flags& flags) {
       ->type_name("DIR");
   app.add_option("--calibration", flags.calibration, "Calibration files to go with --tasks")
       ->type_name("DIR");
+  app.add_option("--profile", flags.profile,
+                 "Where chains take tables from; by default DIR/kedge_profile, or made on the spot")
+      ->type_name("FILE");
   app.add_option("--generator", flags.generator, "Makes the task files")->type_name("FILE");
   app.add_option(
          "--contexts", flags.contexts,
