@@ -28,7 +28,7 @@ std::vector<uint8_t> ReadFile(const std::filesystem::path& path) {
 
 struct Entry {
   std::filesystem::path folder;
-  std::string name;  // CHAIN.first or CHAIN.later
+  std::string name;  // CHAIN.first.bin or CHAIN.later.bin
   std::string digest;
   std::string profile;  // a file beside it; empty for none
 
@@ -77,10 +77,13 @@ TEST(Compat, ThisVersionWritesTheNewestBlocks) {
   for (const Entry& entry : Entries()) {
     if (entry.folder.filename() != kNewest) continue;
     SCOPED_TRACE(entry.name);
-    const size_t dot = entry.name.rfind('.');
+    const size_t dot = entry.name.find(".first.bin") != std::string::npos
+                           ? entry.name.find(".first.bin")
+                           : entry.name.find(".later.bin");
+    ASSERT_NE(dot, std::string::npos);
     const std::optional<ModelProfile> profile = entry.ReadProfile();
     const absl::StatusOr<std::vector<uint8_t>> block =
-        MakeBlock(entry.name.substr(0, dot), entry.name.substr(dot) == ".first",
+        MakeBlock(entry.name.substr(0, dot), entry.name.substr(dot) == ".first.bin",
                   profile ? &*profile : nullptr);
     ASSERT_TRUE(block.ok()) << block.status();
     EXPECT_TRUE(*block == ReadFile(entry.folder / entry.name));
@@ -88,7 +91,7 @@ TEST(Compat, ThisVersionWritesTheNewestBlocks) {
 }
 
 TEST(Compat, ADamagedBlockIsRefused) {
-  const std::vector<uint8_t> block = ReadFile(std::string(kBlocks) + "/1/kivi2g32s8.first");
+  const std::vector<uint8_t> block = ReadFile(std::string(kBlocks) + "/1/kivi2g32s8.first.bin");
   for (size_t at = 0; at < block.size(); at += 37) {
     std::vector<uint8_t> damaged = block;
     damaged[at] ^= static_cast<uint8_t>(1 << (at % 8));

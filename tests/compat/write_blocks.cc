@@ -41,7 +41,7 @@ absl::Status Write(const std::string& folder, const std::vector<std::string>& ch
       if (!block.ok()) return block.status();
       const absl::StatusOr<std::vector<uint8_t>> pages = PagesOf(*block, used);
       if (!pages.ok()) return pages.status();
-      const std::string name = absl::StrCat(chain, start ? ".first" : ".later");
+      const std::string name = absl::StrCat(chain, start ? ".first.bin" : ".later.bin");
       std::ofstream out(folder + "/" + name, std::ios::binary);
       out.write(reinterpret_cast<const char*>(block->data()),
                 static_cast<std::streamsize>(block->size()));
