@@ -321,13 +321,86 @@ def make_stream():
     return {"greetings": greetings, "prefixes": prefixes}
 
 
+# Match ids
+
+
+def siphash(key, data):
+    """SipHash-2-4 of bytes; 64 bits."""
+    mask = 2**64 - 1
+    k0, k1 = struct.unpack("<QQ", key)
+    v = [k0 ^ 0x736f6d6570736575, k1 ^ 0x646f72616e646f6d, k0 ^ 0x6c7967656e657261,
+         k1 ^ 0x7465646279746573]
+
+    def rotated(x, bits):
+        return (x << bits | x >> (64 - bits)) & mask
+
+    def rounds(count):
+        for _ in range(count):
+            v[0] = v[0] + v[1] & mask
+            v[2] = v[2] + v[3] & mask
+            v[1] = rotated(v[1], 13) ^ v[0]
+            v[3] = rotated(v[3], 16) ^ v[2]
+            v[0] = rotated(v[0], 32)
+            v[2] = v[2] + v[1] & mask
+            v[0] = v[0] + v[3] & mask
+            v[1] = rotated(v[1], 17) ^ v[2]
+            v[3] = rotated(v[3], 21) ^ v[0]
+            v[2] = rotated(v[2], 32)
+
+    last = data[len(data) // 8 * 8:].ljust(7, b"\0") + bytes([len(data) % 256])
+    for at in range(0, len(data) // 8 * 8, 8):
+        word = le64(data[at:])
+        v[3] ^= word
+        rounds(2)
+        v[0] ^= word
+    v[3] ^= le64(last)
+    rounds(2)
+    v[0] ^= le64(last)
+    v[2] ^= 0xff
+    rounds(4)
+    return v[0] ^ v[1] ^ v[2] ^ v[3]
+
+
+assert siphash(bytes(range(16)), bytes(range(15))) == 0xa129ca6149be45e5
+
+
+def make_match():
+    cases = []
+    for salt, model in (("tenant-a", 0), ("0123456789abcdef" * 4, 1)):
+        def secret(n):
+            message = b"kedge/match/1" + fingerprint_of(MODELS[model]) + bytes([n])
+            return hmac.new(salt_of(salt), message, hashlib.sha256).digest()
+
+        ids, prime = secret(0), 2**61 - 1
+        base = le64(ids[16:]) % (prime - 2**32) + 2**32
+        tokens = [i * 2654435761 % 2**32 - 2**31 for i in range(64)]
+        rolling = sum((t % 2**32 + 1) * pow(base, 63 - i, prime)
+                      for i, t in enumerate(tokens)) % prime
+        words = [(1, 0, rolling, 0), (2, 0, 7, 0), (3, 0, 7, 9), (3, 15, 2**64 - 1, 2**63)]
+        donor = sha256(salt.encode())
+        cases.append({
+            "salt": salt, "fingerprint": fingerprint_of(MODELS[model]).hex(),
+            "hash_base": base, "order_seed": le64(ids[24:]), "projection_seed": le64(secret(2)),
+            "tokens": tokens, "rolling": rolling,
+            "ids": [{"domain": d, "index": i, "value": a, "second": b,
+                     "id": siphash(ids[:16], struct.pack("<QQQ", d + 256 * i, a, b))}
+                    for d, i, a, b in words],
+            "donor": donor.hex(),
+            "text_name": hmac.new(salt_of(salt), b"kedge/text/1" + donor,
+                                  hashlib.sha256).hexdigest()})
+    parent, tokens = bytes(range(32)), [1, -2, 2**31 - 1]
+    text = bytes([1]) + parent + struct.pack("<IQI", 5, 2**63 + 1, 3) + struct.pack("<3i", *tokens)
+    return {"cases": cases, "text": {"parent": parent.hex(), "depth": 5, "placement": 2**63 + 1,
+                                     "tokens": tokens, "encoded": text.hex()}}
+
+
 def outputs():
     """Path to content of everything that this script makes."""
     keys, headers, frames = make_keys(), make_headers(), make_frames()
     stream = make_stream()
     files = {}
     for name, value in (("keys", keys), ("headers", headers), ("frames", frames),
-                        ("stream", stream)):
+                        ("stream", stream), ("match", make_match())):
         files[os.path.join(VECTORS, name + ".json")] = (json.dumps(value, indent=1) + "\n").encode()
     for i, h in enumerate(headers["headers"]):
         path = os.path.join(ROOT, "proto/block_header_corpus/%02d.bin" % i)
