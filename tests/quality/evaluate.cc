@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "client/reuse/blend.h"
 #include "gpu/kernels/distribution.h"
 #include "gpu/kernels/sampling.h"
 #include "gpu/model/generate.h"
@@ -33,6 +34,28 @@ absl::StatusOr<std::vector<int32_t>> GreedyAnswer(Model& model, KvCache& cache,
       Generate(model, cache, *logits, {.max_tokens = static_cast<int64_t>(question.answer.size())});
   cache.set_length(length);
   return answer;
+}
+
+// AnswerLogits where decoding repairs KV: token by token, as a worker would go on.
+absl::StatusOr<Logits> RepairedAnswerLogits(Model& model, const PolicyKv& kv,
+                                            const EvalContext& context,
+                                            const EvalQuestion& question) {
+  std::vector<int32_t> sequence = context.tokens;
+  sequence.insert(sequence.end(), question.tokens.begin(), question.tokens.end());
+  const int64_t capacity = CapacityFor(context);
+  absl::StatusOr<KvCache> asked = model.Fork(kv.cache, kv.cache.length(), capacity);
+  if (!asked.ok()) return asked.status();
+  absl::StatusOr<Logits> logits = model.Prefill(sequence, *asked);
+  if (!logits.ok()) return logits;
+  absl::StatusOr<RepairedSequence> decoding =
+      RepairedSequence::Make(model, sequence, *asked, kv.repair, capacity);
+  if (!decoding.ok()) return decoding.status();
+  for (size_t i = 0; i + 1 < question.answer.size(); ++i) {
+    const absl::StatusOr<Logits> next = decoding->Decode(question.answer[i]);
+    if (!next.ok()) return next;
+    logits->values.insert(logits->values.end(), next->values.begin(), next->values.end());
+  }
+  return logits;
 }
 
 QuestionScore Score(const EvalQuestion& question, const Logits& logits, const Logits& dense) {
@@ -64,15 +87,17 @@ class ContextEvaluator {
     if (!dense.ok()) return dense.status();
     scores.obtain_seconds.push_back(Seconds() - start);
     dense_logits_.clear();
-    if (absl::Status s = Ask(context, *dense, scores); !s.ok()) return s;
+    PolicyKv computed{.cache = *std::move(dense)};
+    if (absl::Status s = Ask(context, computed, scores); !s.ok()) return s;
     const absl::StatusOr<AttentionProbe> probe =
-        AttentionProbe::Record(model_, *dense, context, context.questions.front());
+        AttentionProbe::Record(model_, computed.cache, context, context.questions.front());
     if (!probe.ok()) return probe.status();
     scores.attention_errors.emplace_back(model_.config().layers);
     for (const std::unique_ptr<KvPolicy>& policy : policies_) {
       start = Seconds();
       absl::StatusOr<PolicyKv> kv =
-          policy->Obtain(model_, {.context = context, .dense = *dense, .capacity = capacity});
+          policy->Obtain(
+              model_, {.context = context, .dense = computed.cache, .capacity = capacity});
       if (!kv.ok()) return kv.status();
       scores.obtain_seconds.push_back(Seconds() - start);
       if (kv->cache.length() != static_cast<int64_t>(context.tokens.size())) {
@@ -80,7 +105,7 @@ class ContextEvaluator {
                                                 " tokens for a context of ",
                                                 context.tokens.size()));
       }
-      if (absl::Status s = Ask(context, kv->cache, scores); !s.ok()) return s;
+      if (absl::Status s = Ask(context, *kv, scores); !s.ok()) return s;
       scores.attention_errors.push_back(probe->ErrorsOf(model_, kv->cache));
     }
     return scores;
@@ -88,12 +113,14 @@ class ContextEvaluator {
 
  private:
   // Appends one policy's scores. The first call is dense's.
-  absl::Status Ask(const EvalContext& context, KvCache& cache, ContextScores& scores) {
+  absl::Status Ask(const EvalContext& context, PolicyKv& kv, ContextScores& scores) {
     const bool first = dense_logits_.empty();
     std::vector<QuestionScore> answers;
     for (size_t i = 0; i < context.questions.size(); ++i) {
       const EvalQuestion& question = context.questions[i];
-      absl::StatusOr<Logits> logits = AnswerLogits(model_, cache, context, question);
+      absl::StatusOr<Logits> logits =
+          kv.repair.done() ? AnswerLogits(model_, kv.cache, context, question)
+                           : RepairedAnswerLogits(model_, kv, context, question);
       if (!logits.ok()) return logits.status();
       if (first) dense_logits_.push_back(*std::move(logits));
       answers.push_back(Score(question, first ? dense_logits_[i] : *logits, dense_logits_[i]));
@@ -101,7 +128,8 @@ class ContextEvaluator {
       // forcing does not say how they go on.
       if (context.group.empty() || question.answer.size() == 1 || answers.back().correct())
         continue;
-      absl::StatusOr<std::vector<int32_t>> greedy = GreedyAnswer(model_, cache, context, question);
+      absl::StatusOr<std::vector<int32_t>> greedy =
+          GreedyAnswer(model_, kv.cache, context, question);
       if (!greedy.ok()) return greedy.status();
       answers.back().greedy = *std::move(greedy);
     }

@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "client/reuse/recompute_plan.h"
 #include "gpu/model/kv_cache.h"
 #include "gpu/model/model.h"
 #include "tests/quality/eval_context.h"
@@ -31,6 +32,7 @@ struct PolicyKv {
   KvCache cache;  // length: the context's tokens; room for `capacity` tokens
   KvProvenance provenance = KvProvenance::kDense;
   bool lossless = true;  // no codec that loses bits had a part in it
+  DecodeRepair repair;   // tokens that decoding repairs, in a copy of its own for every question
 };
 
 struct PolicyInput {
@@ -67,6 +69,10 @@ class KvPolicy {
   // The same of blocks that begin no sequence, whose first tokens stay raw: what long contexts come
   // near to. 0 where it is not known.
   virtual double LaterBitsPerValue() const { return 0.0; }
+
+  // Operations that Obtain took so far as a share of a dense prefill's, without what a store has
+  // computed before; 0 where that is not counted.
+  virtual double OperationsShare() const { return 0.0; }
 
   // Called by several threads at once, each with a model of its own (all of the same weights).
   virtual absl::StatusOr<PolicyKv> Obtain(Model& model, const PolicyInput& input) const = 0;

@@ -17,7 +17,11 @@ std::vector<std::string> PolicyNames() {
           "kivi2g32-keys-per-token",
           "kivi2g32-values-per-channel",
           "prefixkvB[-SCORE][+kvcrushS[-ANCHOR]]+CHAIN",
-          "{uniform,random,oracle,asked}B+CHAIN"};
+          "{uniform,random,oracle,asked}B+CHAIN",
+          "{deviation,dhd,cacheblend,random,oracle,epic}RATIO@CHECK_LAYER",
+          "dhdRATIO@CHECK_LAYER+asked",
+          "{deviation,dhd,cacheblend}RATIO@CHECK_LAYER+repairTOKENS",
+          "epicTOKENS"};
 }
 
 absl::StatusOr<std::unique_ptr<KvPolicy>> MakePolicy(const std::string& name,
@@ -25,6 +29,7 @@ absl::StatusOr<std::unique_ptr<KvPolicy>> MakePolicy(const std::string& name,
   if (name == "dense") return MakeDensePolicy();
   if (name == "none") return MakeNonePolicy();
   if (name == "fetched") return MakeFetchedPolicy();
+  if (IsRecomputePolicy(name)) return MakeRecomputePolicy(name);
   if (IsPrunedPolicy(name)) return MakePrunedPolicy(name, profile);
   absl::StatusOr<std::unique_ptr<KvPolicy>> codec = name.find("+tail") != std::string::npos
                                                         ? MakeTailPolicy(name, profile)

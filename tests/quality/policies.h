@@ -35,4 +35,8 @@ bool IsPrunedPolicy(const std::string& name);
 absl::StatusOr<std::unique_ptr<KvPolicy>> MakePrunedPolicy(const std::string& name,
                                                            const ModelProfile* profile);
 
+// Some tokens computed anew: policy_recompute.cc. Its names are no pruned chain's.
+bool IsRecomputePolicy(const std::string& name);
+absl::StatusOr<std::unique_ptr<KvPolicy>> MakeRecomputePolicy(const std::string& name);
+
 }  // namespace kedge::quality

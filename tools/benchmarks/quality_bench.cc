@@ -32,6 +32,7 @@
 #include "tests/quality/eval_context.h"
 #include "tests/quality/eval_model.h"
 #include "tests/quality/evaluate.h"
+#include "tests/quality/paired.h"
 #include "tests/quality/policies.h"
 #include "tests/quality/statistics.h"
 #include "tests/quality/summary.h"
@@ -246,6 +247,11 @@ class Bench {
     if (!scores.ok()) return scores.status();
     const auto tokens = static_cast<int64_t>(task.contexts.front().tokens.size());
     for (const std::unique_ptr<KvPolicy>& policy : policies) {
+      if (policy->OperationsShare() > 0.0) {
+        reporter_.PrintValue("quality",
+                             absl::StrCat(prefix, policy->name(), "/operations/", task.name),
+                             policy->OperationsShare(), "", "of a dense prefill's");
+      }
       const double bits = policy->BitsPerValue(*runners[0].model, tokens);
       if (bits <= 0.0) continue;
       reporter_.PrintValue("quality",
@@ -258,7 +264,32 @@ class Bench {
           later, "bits", "of blocks that begin no sequence");
     }
     for (const QualityFigure& figure : Summarize(task, *scores, names)) Print(figure, prefix);
+    if (!task.prose) PrintWon(task, *scores, names, prefix);
     return absl::OkStatus();
+  }
+
+  // Of policies that name a share and a layer (deviation0.15@2): what they win over chance and over
+  // EPIC at the same cost, where these are asked for as well.
+  void PrintWon(const EvalTask& task, const std::vector<ContextScores>& scores,
+                const std::vector<std::string>& names, const std::string& prefix) {
+    for (size_t i = 0; i < names.size(); ++i) {
+      const size_t digit = names[i].find_first_of("0123456789");
+      if (digit == std::string::npos) continue;
+      for (const std::string other : {"random", "epic"}) {
+        const auto found = std::find(names.begin(), names.end(), other + names[i].substr(digit));
+        if (found == names.end() || *found == names[i]) continue;
+        const Interval won = PointsWon(task, scores, i, found - names.begin());
+        bench::Figure line{
+            .bench = "quality",
+            .name = absl::StrCat(prefix, names[i], "/won_over_", other, "/", task.name),
+            .value = won.mean,
+            .unit = "points"};
+        line.low = won.low;
+        line.high = won.high;
+        line.note = absl::StrFormat("n=%d in %d contexts", won.values, won.clusters);
+        reporter_.Print(line);
+      }
+    }
   }
 
   void Print(const QualityFigure& figure, const std::string& prefix) {
