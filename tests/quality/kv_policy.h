@@ -74,6 +74,9 @@ class KvPolicy {
   // computed before; 0 where that is not counted.
   virtual double OperationsShare() const { return 0.0; }
 
+  // Share of the placeholders that Obtain did not compute densely, so far; 0 where no gate decides.
+  virtual double AcceptedShare() const { return 0.0; }
+
   // Called by several threads at once, each with a model of its own (all of the same weights).
   virtual absl::StatusOr<PolicyKv> Obtain(Model& model, const PolicyInput& input) const = 0;
 };

@@ -39,4 +39,8 @@ absl::StatusOr<std::unique_ptr<KvPolicy>> MakePrunedPolicy(const std::string& na
 bool IsRecomputePolicy(const std::string& name);
 absl::StatusOr<std::unique_ptr<KvPolicy>> MakeRecomputePolicy(const std::string& name);
 
+// Offsets: policy_kvcomm.cc.
+bool IsOffsetPolicy(const std::string& name);
+absl::StatusOr<std::unique_ptr<KvPolicy>> MakeOffsetPolicy(const std::string& name);
+
 }  // namespace kedge::quality

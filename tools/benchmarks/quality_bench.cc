@@ -47,7 +47,7 @@ namespace {
 constexpr char kModels[] = "tests/quality/models/";
 constexpr int64_t kContexts = 240;
 constexpr int64_t kContextsQuick = 40;
-constexpr int64_t kCalibrationContexts = 40;
+constexpr int64_t kCalibrationContexts = 80;  // 20 a consumer, which is a pool of anchors
 constexpr size_t kStatisticsContexts = 4;
 constexpr char kOnDemand[] = "density";  // a task that runs where it is named
 
@@ -131,13 +131,13 @@ class Bench {
   }
 
   absl::StatusOr<EvalTask> Read(const std::string& folder, const std::string& name,
-                                const EvalModel& model) const {
+                                const EvalModel& model, int64_t contexts) const {
     absl::StatusOr<TaskFile> file = ReadTaskFile(absl::StrCat(folder, "/", name, ".jsonl"));
     if (!file.ok()) return file.status();
     return MakeEvalTask(*file, model,
                         {.query_aware = flags_.query_aware,
                          .per_question = flags_.per_question,
-                         .contexts = flags_.contexts});
+                         .contexts = contexts});
   }
 
   absl::Status RunModel(const EvalModel& model, const std::string& prefix, float twin) {
@@ -147,7 +147,7 @@ class Bench {
     if (absl::Status s = FindProfile(model, prefix, twin, *runners); !s.ok()) return s;
     bool first = true;
     for (const std::string& name : tasks_) {
-      absl::StatusOr<EvalTask> task = Read(tests_, name, model);
+      absl::StatusOr<EvalTask> task = Read(tests_, name, model, flags_.contexts);
       if (!task.ok()) return task.status();
       if (first) {
         if (absl::Status s = PrintStatistics(*runners, *task, prefix); !s.ok()) return s;
@@ -235,7 +235,7 @@ class Bench {
       absl::StatusOr<std::unique_ptr<KvPolicy>> policy = MakePolicy(name, profile_ ? &*profile_ : nullptr);
       if (!policy.ok()) return policy.status();
       if (!calibrations_.empty()) {
-        absl::StatusOr<EvalTask> calibration = Read(calibrations_, task.name, model);
+        absl::StatusOr<EvalTask> calibration = Read(calibrations_, task.name, model, 0);
         if (!calibration.ok()) return calibration.status();
         absl::Status s = (*policy)->Calibrate(*runners[0].model, calibration->contexts);
         if (!s.ok()) return s;
@@ -262,6 +262,13 @@ class Bench {
       reporter_.PrintValue(
           "quality", absl::StrCat(prefix, policy->name(), "/bits_per_value_later/", task.name),
           later, "bits", "of blocks that begin no sequence");
+    }
+    for (const std::unique_ptr<KvPolicy>& policy : policies) {
+      if (policy->AcceptedShare() > 0.0) {
+        reporter_.PrintValue("quality",
+                             absl::StrCat(prefix, policy->name(), "/accepted/", task.name),
+                             policy->AcceptedShare(), "share", "of placeholders");
+      }
     }
     for (const QualityFigure& figure : Summarize(task, *scores, names)) Print(figure, prefix);
     if (!task.prose) PrintWon(task, *scores, names, prefix);
