@@ -95,9 +95,8 @@ class ContextEvaluator {
     scores.attention_errors.emplace_back(model_.config().layers);
     for (const std::unique_ptr<KvPolicy>& policy : policies_) {
       start = Seconds();
-      absl::StatusOr<PolicyKv> kv =
-          policy->Obtain(
-              model_, {.context = context, .dense = computed.cache, .capacity = capacity});
+      absl::StatusOr<PolicyKv> kv = policy->Obtain(
+          model_, {.context = context, .dense = computed.cache, .capacity = capacity});
       if (!kv.ok()) return kv.status();
       scores.obtain_seconds.push_back(Seconds() - start);
       if (kv->cache.length() != static_cast<int64_t>(context.tokens.size())) {
@@ -118,9 +117,9 @@ class ContextEvaluator {
     std::vector<QuestionScore> answers;
     for (size_t i = 0; i < context.questions.size(); ++i) {
       const EvalQuestion& question = context.questions[i];
-      absl::StatusOr<Logits> logits =
-          kv.repair.done() ? AnswerLogits(model_, kv.cache, context, question)
-                           : RepairedAnswerLogits(model_, kv, context, question);
+      absl::StatusOr<Logits> logits = kv.repair.done()
+                                          ? AnswerLogits(model_, kv.cache, context, question)
+                                          : RepairedAnswerLogits(model_, kv, context, question);
       if (!logits.ok()) return logits.status();
       if (first) dense_logits_.push_back(*std::move(logits));
       answers.push_back(Score(question, first ? dense_logits_[i] : *logits, dense_logits_[i]));
