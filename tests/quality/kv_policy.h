@@ -70,12 +70,12 @@ class KvPolicy {
   // near to. 0 where it is not known.
   virtual double LaterBitsPerValue() const { return 0.0; }
 
+  // Share of the placeholders that Obtain did not compute densely, so far; 0 where no gate decides.
+  virtual double AcceptedShare() const { return 0.0; }
+
   // Operations that Obtain took so far as a share of a dense prefill's, without what a store has
   // computed before; 0 where that is not counted.
   virtual double OperationsShare() const { return 0.0; }
-
-  // Share of the placeholders that Obtain did not compute densely, so far; 0 where no gate decides.
-  virtual double AcceptedShare() const { return 0.0; }
 
   // Called by several threads at once, each with a model of its own (all of the same weights).
   virtual absl::StatusOr<PolicyKv> Obtain(Model& model, const PolicyInput& input) const = 0;

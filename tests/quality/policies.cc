@@ -16,9 +16,9 @@ std::vector<std::string> PolicyNames() {
           "CHAIN+tailN",
           "kivi2g32-keys-per-token",
           "kivi2g32-values-per-channel",
-          "{kvcomm,linear}[-VARIANT...]",
           "prefixkvB[-SCORE][+kvcrushS[-ANCHOR]]+CHAIN",
           "{uniform,random,oracle,asked}B+CHAIN",
+          "{kvcomm,linear}[-VARIANT...]",
           "{deviation,dhd,cacheblend,random,oracle,epic}RATIO@CHECK_LAYER",
           "dhdRATIO@CHECK_LAYER+asked",
           "{deviation,dhd,cacheblend}RATIO@CHECK_LAYER+repairTOKENS",
@@ -30,8 +30,8 @@ absl::StatusOr<std::unique_ptr<KvPolicy>> MakePolicy(const std::string& name,
   if (name == "dense") return MakeDensePolicy();
   if (name == "none") return MakeNonePolicy();
   if (name == "fetched") return MakeFetchedPolicy();
-  if (IsRecomputePolicy(name)) return MakeRecomputePolicy(name);
   if (IsOffsetPolicy(name)) return MakeOffsetPolicy(name);
+  if (IsRecomputePolicy(name)) return MakeRecomputePolicy(name);
   if (IsPrunedPolicy(name)) return MakePrunedPolicy(name, profile);
   absl::StatusOr<std::unique_ptr<KvPolicy>> codec = name.find("+tail") != std::string::npos
                                                         ? MakeTailPolicy(name, profile)

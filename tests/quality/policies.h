@@ -35,12 +35,12 @@ bool IsPrunedPolicy(const std::string& name);
 absl::StatusOr<std::unique_ptr<KvPolicy>> MakePrunedPolicy(const std::string& name,
                                                            const ModelProfile* profile);
 
-// Some tokens computed anew: policy_recompute.cc. Its names are no pruned chain's.
-bool IsRecomputePolicy(const std::string& name);
-absl::StatusOr<std::unique_ptr<KvPolicy>> MakeRecomputePolicy(const std::string& name);
-
 // Offsets: policy_kvcomm.cc.
 bool IsOffsetPolicy(const std::string& name);
 absl::StatusOr<std::unique_ptr<KvPolicy>> MakeOffsetPolicy(const std::string& name);
+
+// Some tokens computed anew: policy_recompute.cc. Its names are no pruned chain's.
+bool IsRecomputePolicy(const std::string& name);
+absl::StatusOr<std::unique_ptr<KvPolicy>> MakeRecomputePolicy(const std::string& name);
 
 }  // namespace kedge::quality
