@@ -49,7 +49,8 @@ constexpr int64_t kContexts = 240;
 constexpr int64_t kContextsQuick = 40;
 constexpr int64_t kCalibrationContexts = 80;  // 20 a consumer, which is a pool of anchors
 constexpr size_t kStatisticsContexts = 4;
-constexpr char kOnDemand[] = "density";  // a task that runs where it is named
+constexpr int64_t kProfileContexts = 20;  // of each task, where a profile has to be made
+constexpr char kOnDemand[] = "density";   // a task that runs where it is named
 
 struct Flags {
   std::vector<std::string> models;
@@ -200,7 +201,7 @@ class Bench {
       return absl::InvalidArgumentError("--calibration: is needed to make a profile from");
     std::vector<EvalTask> tasks;
     for (const std::string& name : tasks_) {
-      absl::StatusOr<EvalTask> task = Read(calibrations_, name, model);
+      absl::StatusOr<EvalTask> task = Read(calibrations_, name, model, kProfileContexts);
       if (!task.ok()) return task.status();
       tasks.push_back(*std::move(task));
     }
@@ -232,7 +233,8 @@ class Bench {
     Policies policies;
     std::vector<std::string> names = {"dense"};
     for (const std::string& name : flags_.policies) {
-      absl::StatusOr<std::unique_ptr<KvPolicy>> policy = MakePolicy(name, profile_ ? &*profile_ : nullptr);
+      absl::StatusOr<std::unique_ptr<KvPolicy>> policy =
+          MakePolicy(name, profile_ ? &*profile_ : nullptr);
       if (!policy.ok()) return policy.status();
       if (!calibrations_.empty()) {
         absl::StatusOr<EvalTask> calibration = Read(calibrations_, task.name, model, 0);
@@ -247,6 +249,11 @@ class Bench {
     if (!scores.ok()) return scores.status();
     const auto tokens = static_cast<int64_t>(task.contexts.front().tokens.size());
     for (const std::unique_ptr<KvPolicy>& policy : policies) {
+      if (policy->AcceptedShare() > 0.0) {
+        reporter_.PrintValue("quality",
+                             absl::StrCat(prefix, policy->name(), "/accepted/", task.name),
+                             policy->AcceptedShare(), "share", "of placeholders");
+      }
       if (policy->OperationsShare() > 0.0) {
         reporter_.PrintValue("quality",
                              absl::StrCat(prefix, policy->name(), "/operations/", task.name),
@@ -262,13 +269,6 @@ class Bench {
       reporter_.PrintValue(
           "quality", absl::StrCat(prefix, policy->name(), "/bits_per_value_later/", task.name),
           later, "bits", "of blocks that begin no sequence");
-    }
-    for (const std::unique_ptr<KvPolicy>& policy : policies) {
-      if (policy->AcceptedShare() > 0.0) {
-        reporter_.PrintValue("quality",
-                             absl::StrCat(prefix, policy->name(), "/accepted/", task.name),
-                             policy->AcceptedShare(), "share", "of placeholders");
-      }
     }
     for (const QualityFigure& figure : Summarize(task, *scores, names)) Print(figure, prefix);
     if (!task.prose) PrintWon(task, *scores, names, prefix);
