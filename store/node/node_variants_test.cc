@@ -343,7 +343,6 @@ TEST(NodeVariantsCrash, ACrashInTheMiddleOfRecodingLosesNothing) {
         blocks.push_back(MakeModelTestBlock(i));
         ASSERT_EQ(client.Put(blocks.back(), kDurabilitySsd), ResultCode::kOk);
       }
-      world.Flush();
       world.disk.FailAfter(operations);
       world.clock.AdvanceUs(3'600'000'000);
       while (world.node->Status().last_sweep_ms != world.clock.NowMs()) client.Ping();
