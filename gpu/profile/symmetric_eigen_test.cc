@@ -25,7 +25,9 @@ TEST(SymmetricEigen, VectorsMakeTheMatrixAgain) {
   }
   const Eigen eigen = SymmetricEigen(matrix, kN);
   for (int64_t i = 0; i < kN; ++i) {
-    if (i > 0) EXPECT_GE(eigen.values[i - 1], eigen.values[i]);
+    if (i > 0) {
+      EXPECT_GE(eigen.values[i - 1], eigen.values[i]);
+    }
     for (int64_t j = 0; j < kN; ++j) {
       double sum = 0;
       for (int64_t e = 0; e < kN; ++e)

@@ -14,7 +14,7 @@ namespace {
 class AttentionErrorTest : public ::testing::Test {
  protected:
   AttentionErrorTest()
-      : eval_(MakeTestingEvalModel("attention_error")),
+      : eval_(MakeTestingEvalModel("attention_error", 0, 32)),
         task_(MakeTestingTask(eval_)),
         runners_(*MakeRunners(eval_, 1, {.block_tokens = 32})),
         model_(*runners_[0].model),

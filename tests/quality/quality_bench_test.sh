@@ -43,7 +43,7 @@ expect "'magic' is none of: dense, none" 2 --model "$model" --policy magic --tas
 expect "no 'magic' in" 2 --model "$model" --task magic --contexts 1
 expect 'twin_scale: 3' 2 --model "$model" --twin 3 --task role --contexts 1
 mkdir "$out/other"
-sed '1s/"version": 1/"version": 7/' tests/quality/shipped_tasks/role.jsonl > "$out/other/role.jsonl"
+sed '1s/"version": 2/"version": 7/' tests/quality/shipped_tasks/role.jsonl > "$out/other/role.jsonl"
 expect 'role.jsonl:1: version: 7' 2 --model "$model" --tasks "$out/other"
 cp -rL "$model" "$out/short" && chmod -R u+w "$out/short"
 sed -i 's/"evaluated_tokens": *[0-9]*/"evaluated_tokens": 100/' "$out/short/kedge_eval.json"

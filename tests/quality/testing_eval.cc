@@ -19,7 +19,8 @@ std::string Words(int first, int count) {
 
 }  // namespace
 
-EvalModel MakeTestingEvalModel(const std::string& name, int64_t evaluated_tokens) {
+EvalModel MakeTestingEvalModel(const std::string& name, int64_t evaluated_tokens,
+                               int64_t head_size) {
   const char* root = std::getenv("TEST_TMPDIR");
   const std::string directory = std::string(root == nullptr ? "/tmp" : root) + "/" + name;
   const ModelConfig config{.hidden_size = 48,
@@ -27,7 +28,7 @@ EvalModel MakeTestingEvalModel(const std::string& name, int64_t evaluated_tokens
                            .layers = 2,
                            .heads = 4,
                            .kv_heads = 2,
-                           .head_size = 16,
+                           .head_size = head_size,
                            .vocabulary = 102,
                            .max_positions = 256,
                            .dtype = DType::kBf16};

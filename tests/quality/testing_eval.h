@@ -10,7 +10,8 @@ namespace kedge::quality {
 
 // Writes a checkpoint (2 layers, KV in bf16, 256 positions) with the words a0 to a99 and <bos>, and
 // reads it. `evaluated_tokens`: what its kedge_eval.json says; 0 writes none.
-EvalModel MakeTestingEvalModel(const std::string& name, int64_t evaluated_tokens = 0);
+EvalModel MakeTestingEvalModel(const std::string& name, int64_t evaluated_tokens = 0,
+                               int64_t head_size = 16);
 
 // Three contexts with two fillings and three questions each; a header before them.
 std::string TestingTaskFile();
