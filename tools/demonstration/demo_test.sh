@@ -33,9 +33,13 @@ agents=(--model "$out/model" --agents 3 --agent-requests 2 --agent-output 8)
 expect '2 of 2' 0 "${small[@]}" "${agents[@]}" --embedded --json "$out/agents.json"
 grep -q '"requests": 2' "$out/agents.json" || fail "no agents in agents.json"
 
-# Stored bytes before and after, by variant, with answers unchanged.
-expect 'answers as without Kedge: yes' 0 "${small[@]}" --model tests/quality/models/eval-1 \
+# Stored bytes before and after, by variant. Four bits change no answer to the questions, and few of
+# the agents' messages of 63 words.
+expect 'answers as without Kedge' 0 "${small[@]}" --model tests/quality/models/eval-1 \
   --policy kivi4 --kedged store/node/kedged --json "$out/kivi.json"
+grep -q '^    "same_tokens": true' "$out/kivi.json" || fail "kivi4 changed the answer to a question"
+same=$(grep -o '"same_answers": [0-9]*' "$out/kivi.json" | awk '{sum += $2} END {print sum + 0}')
+((same >= 13)) || fail "kivi4 left $same of 15 messages as they were"
 grep -q '"variant": "kivi4g32"' "$out/kivi.json" || fail "no kivi4g32 in kivi.json"
 grep -q 'kedge_variant_bytes{.*kivi4g32' "$out/kivi.json" || fail "the node has no kivi4g32"
 
