@@ -172,7 +172,7 @@ class Bench {
     absl::StatusOr<std::string> weights = profile::WeightsDigest(model.directory);
     if (!weights.ok()) return weights.status();
     if (twin != 1.0f) absl::StrAppend(&*weights, "+twin", twin);
-    const std::string shipped = model.directory + "/kedge_profile";
+    const std::string shipped = model.directory + "/kedge_profile.bin";
     std::string path = twin == 1.0f ? flags_.profile : "";
     if (path.empty() && twin == 1.0f && std::filesystem::exists(shipped)) path = shipped;
     absl::StatusOr<ModelProfile> profile =
@@ -340,8 +340,9 @@ void AddFlags(CLI::App& app, Flags& flags) {
       ->type_name("DIR");
   app.add_option("--calibration", flags.calibration, "Calibration files to go with --tasks")
       ->type_name("DIR");
-  app.add_option("--profile", flags.profile,
-                 "Where chains take tables from; by default DIR/kedge_profile, or made on the spot")
+  app.add_option(
+         "--profile", flags.profile,
+         "Where chains take tables from; by default DIR/kedge_profile.bin, or made on the spot")
       ->type_name("FILE");
   app.add_option("--generator", flags.generator, "Makes the task files")->type_name("FILE");
   app.add_option(
