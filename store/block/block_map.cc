@@ -47,6 +47,19 @@ void BlockMap::Unpin(BlockId id) {
 
 // --- Tables of a shard --------------------------------------------------------------------------
 
+NewBlock NewBlock::Of(const BlockHeader& header, uint16_t variant) {
+  NewBlock block;
+  block.key = header.key;
+  block.root = header.root;
+  block.placement = header.placement;
+  block.payload_bytes = static_cast<uint32_t>(header.payload_bytes());
+  block.header_bytes = header.encoded_bytes();
+  block.chain_depth = header.chain_depth;
+  block.variant = variant;
+  block.fidelity = header.fidelity;
+  return block;
+}
+
 BlockMap::~BlockMap() {
   for (Shard& shard : shards_) {
     for (uint32_t index = 0; index < shard.entries.end(); ++index) {

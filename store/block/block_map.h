@@ -102,6 +102,9 @@ struct NewBlock {
   HostSlot host;
   SsdLocation ssd;
   bool unsaved = false;
+
+  // What a block's header says of it; where its copies are is still to be set.
+  static NewBlock Of(const BlockHeader& header, uint16_t variant);
 };
 
 class BlockMap {

@@ -59,15 +59,7 @@ absl::Status Node::Open() {
       const ImageLayout layout{header.encoded_bytes(), header.payload_bytes()};
       if (!variant.ok() || layout.image_bytes() != uint64_t{location.pages} * kDiskPageBytes)
         return;
-      NewBlock block;
-      block.key = header.key;
-      block.root = header.root;
-      block.placement = header.placement;
-      block.payload_bytes = static_cast<uint32_t>(header.payload_bytes());
-      block.header_bytes = header.encoded_bytes();
-      block.chain_depth = header.chain_depth;
-      block.variant = *variant;
-      block.fidelity = header.fidelity;
+      NewBlock block = NewBlock::Of(header, *variant);
       block.ssd = location;
       BlockRef unused;
       map_.Insert(block, &unused);

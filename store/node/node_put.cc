@@ -219,15 +219,7 @@ ResultCode Node::SealAndInsert(PutSlot& slot, BlockRef* block, std::string* text
   const absl::StatusOr<uint16_t> variant = map_.variants().Intern(slot.variant());
   if (!variant.ok()) return fail(ResultCode::kExhausted, variant.status().message());
 
-  NewBlock fresh;
-  fresh.key = slot.key();
-  fresh.root = header.root;
-  fresh.placement = slot.placement();
-  fresh.payload_bytes = static_cast<uint32_t>(slot.layout().payload_bytes);
-  fresh.header_bytes = slot.layout().header_bytes;
-  fresh.chain_depth = header.chain_depth;
-  fresh.variant = *variant;
-  fresh.fidelity = header.fidelity;
+  NewBlock fresh = NewBlock::Of(header, *variant);
   fresh.host = slot.host();
   fresh.unsaved = ssd_ != nullptr;
   if (map_.Insert(fresh, block)) {

@@ -208,15 +208,7 @@ bool Mover::HeldAs(const BlockInfo& info, const Variant& variant) {
 bool Mover::InsertRecoded(const BlockRef& of, const BlockHeader& header, SsdLocation location) {
   const absl::StatusOr<uint16_t> variant = map_.variants().Intern(header.variant);
   if (!variant.ok()) return false;
-  NewBlock block;
-  block.key = header.key;
-  block.root = header.root;
-  block.placement = header.placement;
-  block.payload_bytes = static_cast<uint32_t>(header.payload_bytes());
-  block.header_bytes = header.encoded_bytes();
-  block.chain_depth = header.chain_depth;
-  block.variant = *variant;
-  block.fidelity = header.fidelity;
+  NewBlock block = NewBlock::Of(header, *variant);
   block.ssd = location;
   return map_.InsertBeside(of, block);
 }
