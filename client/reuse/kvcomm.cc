@@ -84,8 +84,9 @@ absl::StatusOr<DenseContext> DenseContext::Compute(Model& model, std::span<const
   return DenseContext({tokens.begin(), tokens.end()}, *std::move(cache));
 }
 
-Kvcomm::Kvcomm(const TenantSalt& salt, const Fingerprint& model, const KvcommOptions& options)
-    : salt_(salt), model_(model), options_(options) {}
+Kvcomm::Kvcomm(const TenantSalt& salt, const Fingerprint& model, const KvcommOptions& options,
+               OffsetPools& pools)
+    : salt_(salt), model_(model), options_(options), pools_(pools) {}
 
 offset::PoolName Kvcomm::NameOf(const OffsetPrompt& prompt, const PromptSegment& segment) const {
   return {prompt.consumer, segment.placeholder,
@@ -118,19 +119,6 @@ absl::StatusOr<Kvcomm::Bases> Kvcomm::BasesOf(Model& model, const OffsetPrompt& 
   return bases;
 }
 
-Kvcomm::Pool Kvcomm::PoolOf(const offset::PoolName& name, const AnchorShape* create) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  const auto found = pools_.find(name);
-  if (found != pools_.end() || create == nullptr)
-    return found == pools_.end() ? Pool{} : found->second;
-  Pool pool;
-  if (options_.method == OffsetMethod::kAnchors)
-    pool.anchors = std::make_shared<AnchorPool>(*create, options_.pool);
-  else
-    pool.linear = std::make_shared<LinearPool>(*create, options_.linear);
-  return pools_.emplace(name, std::move(pool)).first->second;
-}
-
 absl::Status Kvcomm::Learn(Model& model, const OffsetPrompt& prompt, const DenseContext& dense) {
   if (absl::Status s = CheckSegments(prompt); !s.ok()) return s;
   if (!std::equal(prompt.tokens.begin(), prompt.tokens.end(), dense.tokens().begin(),
@@ -154,58 +142,51 @@ absl::Status Kvcomm::Learn(Model& model, const OffsetPrompt& prompt, const Dense
                           .sketch = offset::SketchOf(bases->filling),
                           .filling = offset::OffsetOf(RowsOf(*filling), bases->filling),
                           .prefix = offset::OffsetOf(RowsOf(*prefix), bases->prefix)};
-    const Pool pool = PoolOf(NameOf(prompt, segment), &bases->shape);
-    absl::Status s = pool.anchors != nullptr
-                         ? pool.anchors->Insert(std::move(anchor)).status()
-                         : pool.linear->Update(bases->filling, bases->prefix, anchor);
+    absl::Status s =
+        pools_.Learn({NameOf(prompt, segment), std::move(anchor), &bases->filling, &bases->prefix});
     if (!s.ok()) return s;
   }
   return absl::OkStatus();
 }
 
-std::optional<Kvcomm::Offsets> Kvcomm::Decide(const OffsetPrompt& prompt,
-                                              const PromptSegment& segment, const Bases& bases,
-                                              PlaceholderDecision& decision) {
-  const Pool pool = PoolOf(NameOf(prompt, segment), nullptr);
-  OffsetEvidence& evidence = decision.evidence;
-  const auto refuse = [&](OffsetRefusal refusal) {
-    decision.refusal = refusal;
-    return std::nullopt;
-  };
-  if (pool.anchors == nullptr && pool.linear == nullptr) return refuse(OffsetRefusal::kNoPool);
-  const AnchorShape& shape = pool.anchors != nullptr ? pool.anchors->shape() : pool.linear->shape();
-  if (shape.layers != bases.shape.layers || shape.width != bases.shape.width)
-    return refuse(OffsetRefusal::kShape);
-  if (!(shape == bases.shape)) return refuse(OffsetRefusal::kTemplate);
-  if (pool.linear != nullptr) {
-    const std::shared_ptr<const LinearPool::Maps> maps = pool.linear->maps();
-    evidence.linear = true;
-    evidence.runs = pool.linear->runs();
-    if (maps != nullptr) evidence.error = maps->error;
-    decision.refusal = Judge(evidence, segment.count, options_.gate);
-    if (decision.refusal != OffsetRefusal::kNone) return std::nullopt;
-    return Offsets{maps->filling.Predict(bases.filling), maps->prefix.Predict(bases.prefix)};
+std::unique_ptr<OffsetCall> Kvcomm::Ask(const OffsetPrompt& prompt, const PromptSegment& segment,
+                                        const Bases& bases) const {
+  OffsetQuestion question{.pool = NameOf(prompt, segment),
+                          .shape = bases.shape,
+                          .key = bases.key,
+                          .context_digest = bases.context_digest,
+                          .sketch = offset::SketchOf(bases.filling),
+                          .filling_base = &bases.filling,
+                          .prefix_base = &bases.prefix,
+                          .mix = options_.mix,
+                          .with_error = !options_.gate.off,
+                          .deadline_ms = options_.deadline_ms};
+  if (!options_.gate.off) {
+    question.max_error = options_.gate.max_error;
+    question.max_token_error = options_.gate.max_token_error;
   }
-  const std::shared_ptr<const offset::Anchor> same = pool.anchors->Find(bases.key);
-  if (same != nullptr && same->context_digest == bases.context_digest) {
-    evidence.runs = pool.anchors->size();
-    evidence.same = true;
-    return Offsets{same->filling, same->prefix};
+  return pools_.Ask(std::move(question));
+}
+
+OffsetAnswer Kvcomm::Decide(const PromptSegment& segment, OffsetCall& call,
+                            PlaceholderDecision& decision) const {
+  absl::StatusOr<OffsetAnswer> answer = call.Wait();
+  if (!answer.ok()) {
+    decision.refusal = OffsetRefusal::kUnavailable;
+    decision.unavailable = answer.status();
+    return {};
   }
-  const offset::Sketch sketch = offset::SketchOf(bases.filling);
-  offset::MixOptions mix_options = options_.mix;
-  mix_options.scale = pool.anchors->scale();
-  const offset::Mix mix = pool.anchors->MixFor(sketch, mix_options);
-  evidence.runs = pool.anchors->size();
-  evidence.longest = pool.anchors->longest();
-  evidence.eligible = mix.anchors();
-  evidence.entropy = mix.entropy();
-  evidence.nearest = mix.nearest();
-  if (!options_.gate.off) evidence.error = pool.anchors->LeaveOneOut(mix_options);
-  decision.refusal = Judge(evidence, segment.count, options_.gate);
-  if (decision.refusal != OffsetRefusal::kNone) return std::nullopt;
-  pool.anchors->Activate(sketch, mix_options);
-  return Offsets{mix.FillingOffset(), mix.PrefixOffset()};
+  decision.bytes_moved = answer->bytes_moved;
+  decision.evidence = answer->evidence;
+  decision.refusal = answer->refusal;
+  if (decision.refusal != OffsetRefusal::kNone) return {};
+  decision.refusal = Judge(answer->evidence, segment.count, options_.gate);
+  // A pool that has nothing to give cannot be accepted, whatever it says of itself.
+  if (decision.refusal == OffsetRefusal::kNone && !answer->has_rows)
+    decision.refusal = OffsetRefusal::kPoolError;
+  if (decision.refusal != OffsetRefusal::kNone) return {};
+  pools_.Activate(decision.pool, *answer);
+  return *std::move(answer);
 }
 
 absl::StatusOr<std::vector<PlaceholderDecision>> Kvcomm::Apply(Model& model,
@@ -223,61 +204,51 @@ absl::StatusOr<std::vector<PlaceholderDecision>> Kvcomm::Apply(Model& model,
     Place(model, base, first, options_.rotate ? first : prompt.lead, cache);
     cache.set_length(first + base.tokens);
   };
+  struct Asked {
+    Bases bases;
+    std::unique_ptr<OffsetCall> call;  // ends before the bases that it looks at
+  };
+  std::vector<std::unique_ptr<Asked>> asked(prompt.segments.size());
+  for (size_t i = 0; i < prompt.segments.size(); ++i) {
+    if (!prompt.segments[i].filling || prompt.segments[i].count == 0) continue;
+    absl::StatusOr<Bases> bases = BasesOf(model, prompt, i);
+    if (!bases.ok()) return bases.status();
+    asked[i] = std::make_unique<Asked>(Asked{*std::move(bases), nullptr});
+    asked[i]->call = Ask(prompt, prompt.segments[i], asked[i]->bases);
+  }
   for (size_t i = 0; i < prompt.segments.size(); ++i) {
     const PromptSegment& segment = prompt.segments[i];
     const int64_t end = segment.first + segment.count;
-    if (!segment.filling || segment.count == 0) {
-      if (segment.filling)
-        decisions.push_back({.placeholder = segment.placeholder, .refusal = OffsetRefusal::kEmpty});
-      // Placed with the filling before it, or nothing to do.
-      if (cache.length() >= end) continue;
+    PlaceholderDecision decision{.placeholder = segment.placeholder, .tokens = segment.count};
+    OffsetAnswer offsets;
+    if (asked[i] != nullptr) {
+      decision.pool = NameOf(prompt, segment);
+      offsets = Decide(segment, *asked[i]->call, decision);
+    } else if (segment.filling) {
+      decision.refusal = OffsetRefusal::kEmpty;
+    }
+    if (offsets.has_rows) {
+      Bases& bases = asked[i]->bases;
+      place(bases.filling, options_.filling_offset ? &offsets.filling : nullptr, segment.first);
+      decision.prefix_tokens = bases.prefix.tokens;
+      place(bases.prefix, options_.prefix_offset ? &offsets.prefix : nullptr, end);
+    } else if (cache.length() < end) {  // else it was placed with the filling before it
       if (absl::Status s = model.Prefill(prompt.tokens.first(end), cache).status(); !s.ok())
         return s;
-      continue;
     }
-    absl::StatusOr<Bases> bases = BasesOf(model, prompt, i);
-    if (!bases.ok()) return bases.status();
-    PlaceholderDecision decision{.placeholder = segment.placeholder, .tokens = segment.count};
-    std::optional<Offsets> offsets = Decide(prompt, segment, *bases, decision);
-    if (!offsets) {
-      absl::Status s = model.Prefill(prompt.tokens.first(end), cache).status();
-      if (!s.ok()) return s;
-    } else {
-      place(bases->filling, options_.filling_offset ? &offsets->filling : nullptr, segment.first);
-      decision.prefix_tokens = bases->prefix.tokens;
-      place(bases->prefix, options_.prefix_offset ? &offsets->prefix : nullptr, end);
-    }
+    asked[i].reset();
+    if (!segment.filling) continue;
+    ++decisions_[static_cast<size_t>(decision.refusal)];
     decisions.push_back(std::move(decision));
   }
   if (cache.length() == total) cache.set_length(total - 1);
   return decisions;
 }
 
-std::shared_ptr<AnchorPool> Kvcomm::FindAnchors(const offset::PoolName& name) const {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  const auto found = pools_.find(name);
-  return found == pools_.end() ? nullptr : found->second.anchors;
-}
-
-std::shared_ptr<LinearPool> Kvcomm::FindLinear(const offset::PoolName& name) const {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  const auto found = pools_.find(name);
-  return found == pools_.end() ? nullptr : found->second.linear;
-}
-
-int64_t Kvcomm::bytes() const {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  int64_t bytes = 0;
-  for (const auto& [name, pool] : pools_) {
-    if (pool.linear != nullptr) bytes += pool.linear->bytes();
-    if (pool.anchors == nullptr) continue;
-    for (const BlockKey& key : pool.anchors->keys()) {
-      const std::shared_ptr<const offset::Anchor> anchor = pool.anchors->Find(key);
-      if (anchor == nullptr) continue;
-      bytes += 8 * static_cast<int64_t>(anchor->filling.keys.size() + anchor->prefix.keys.size());
-    }
-  }
-  return bytes;
+std::array<uint64_t, kOffsetRefusals> Kvcomm::decisions() const {
+  std::array<uint64_t, kOffsetRefusals> counts;
+  std::copy(decisions_.begin(), decisions_.end(), counts.begin());
+  return counts;
 }
 
 }  // namespace kedge

@@ -15,11 +15,10 @@
 // the gate knows the pool's error (offset_gate.h); kind of base and template are part of the pool.
 #pragma once
 
+#include <array>
+#include <atomic>
 #include <cstdint>
-#include <map>
 #include <memory>
-#include <mutex>
-#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -27,11 +26,10 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "client/reuse/offset_gate.h"
+#include "client/reuse/offset_pools.h"
 #include "gpu/model/kv_span.h"
 #include "gpu/model/model.h"
 #include "proto/block_key.h"
-#include "store/block/anchor_pool.h"
-#include "store/block/linear_pool.h"
 
 namespace kedge {
 
@@ -68,14 +66,10 @@ struct OffsetPrompt {
   std::vector<PromptSegment> segments;  // together they are `tokens`
 };
 
-enum class OffsetMethod { kAnchors, kLinear };
-
 struct KvcommOptions {
-  OffsetMethod method = OffsetMethod::kAnchors;
   offset::MixOptions mix{.weighting = offset::Weighting::kFilling, .sharpness = 10.0};
   OffsetGateOptions gate;
-  AnchorPoolOptions pool;
-  offset::LinearOptions linear;
+  int64_t deadline_ms = 0;  // of a question to the pools; 0: theirs
   // Each of the three alignments, for ablations.
   bool rotate = true;  // keys go to their true positions; else they stay behind the lead
   bool filling_offset = true;
@@ -85,55 +79,50 @@ struct KvcommOptions {
 // What was done with a placeholder.
 struct PlaceholderDecision {
   std::string placeholder;
+  offset::PoolName pool;  // that was asked
   OffsetRefusal refusal = OffsetRefusal::kNone;
   OffsetEvidence evidence;
   int64_t tokens = 0;         // of the filling
   int64_t prefix_tokens = 0;  // fixed text behind it that was corrected, not computed
+  int64_t bytes_moved = 0;    // between here and the pools
+  absl::Status unavailable;   // why, with kUnavailable
 };
 
-// A process's pools. Threads: any, each with a model of its own, all of the same weights.
+// Threads: any, each with a model of its own, all of the same weights.
 class Kvcomm {
  public:
-  Kvcomm(const TenantSalt& salt, const Fingerprint& model, const KvcommOptions& options);
+  // The pools must outlive it, and are of one model and tenant.
+  Kvcomm(const TenantSalt& salt, const Fingerprint& model, const KvcommOptions& options,
+         OffsetPools& pools);
 
   // Learns all placeholders of a prompt from its dense KV. Keeps what was learnt first where the
   // template of a known pool differs: InvalidArgument. Nothing is learnt of empty fillings.
   absl::Status Learn(Model& model, const OffsetPrompt& prompt, const DenseContext& dense);
 
   // Puts a prompt's KV together in `cache`, which is empty: all tokens but the last one, which the
-  // caller forwards. Segments have to be the whole prompt, in order: InvalidArgument.
+  // caller forwards. Segments have to be the whole prompt, in order: InvalidArgument. All
+  // placeholders are asked for at once; pools that do not answer are a refusal, not an error.
   absl::StatusOr<std::vector<PlaceholderDecision>> Apply(Model& model, const OffsetPrompt& prompt,
                                                          KvCache& cache);
 
-  // What is known of a pool.
-  std::shared_ptr<AnchorPool> FindAnchors(const offset::PoolName& name) const;
-  std::shared_ptr<LinearPool> FindLinear(const offset::PoolName& name) const;
-  // Of all pools, as kept in memory.
-  int64_t bytes() const;
+  // Decisions so far, by OffsetRefusal.
+  std::array<uint64_t, kOffsetRefusals> decisions() const;
 
  private:
-  struct Pool {
-    std::shared_ptr<AnchorPool> anchors;
-    std::shared_ptr<LinearPool> linear;
-  };
   struct Bases;  // of a filling and the text behind it
-  struct Offsets {
-    offset::KvRows filling;
-    offset::KvRows prefix;
-  };
-
   absl::StatusOr<Bases> BasesOf(Model& model, const OffsetPrompt& prompt, size_t segment) const;
   offset::PoolName NameOf(const OffsetPrompt& prompt, const PromptSegment& segment) const;
-  Pool PoolOf(const offset::PoolName& name, const AnchorShape* create);
-  // Fills in the decision; offsets when it accepts.
-  std::optional<Offsets> Decide(const OffsetPrompt& prompt, const PromptSegment& segment,
-                                const Bases& bases, PlaceholderDecision& decision);
+  std::unique_ptr<OffsetCall> Ask(const OffsetPrompt& prompt, const PromptSegment& segment,
+                                  const Bases& bases) const;
+  // Fills in the decision; the answer has rows when it accepts.
+  OffsetAnswer Decide(const PromptSegment& segment, OffsetCall& call,
+                      PlaceholderDecision& decision) const;
 
   const TenantSalt salt_;
   const Fingerprint model_;
   const KvcommOptions options_;
-  mutable std::mutex mutex_;
-  std::map<offset::PoolName, Pool> pools_;
+  OffsetPools& pools_;
+  std::array<std::atomic<uint64_t>, kOffsetRefusals> decisions_{};
 };
 
 }  // namespace kedge

@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "client/reuse/local_pools.h"
 #include "gmock/gmock.h"
 #include "gpu/kernels/cast.h"
 #include "gpu/model/testing_model.h"
@@ -60,9 +61,16 @@ class KvcommTest : public ::testing::TestWithParam<OffsetMethod> {
     made->prompt.lead = 1;
     return made;
   }
-  Kvcomm Make(KvcommOptions options = {}) const {
-    options.method = GetParam();
-    return Kvcomm(TenantSalt{}, Fingerprint{}, options);
+  // With pools of its own.
+  struct Made {
+    explicit Made(OffsetMethod method, const KvcommOptions& options)
+        : pools({.method = method}), kvcomm(TenantSalt{}, Fingerprint{}, options, pools) {}
+    LocalPools pools;
+    Kvcomm kvcomm;
+  };
+  Kvcomm& Make(const KvcommOptions& options = {}) {
+    made_.push_back(std::make_unique<Made>(GetParam(), options));
+    return made_.back()->kvcomm;
   }
   void Learn(Kvcomm& kvcomm, const TestPrompt& prompt) {
     const absl::StatusOr<DenseContext> dense = DenseContext::Compute(*model_, prompt.tokens);
@@ -99,12 +107,13 @@ class KvcommTest : public ::testing::TestWithParam<OffsetMethod> {
     return largest;
   }
 
+  std::vector<std::unique_ptr<Made>> made_;
   CpuDevice device_{1};
   std::unique_ptr<Model> model_;
 };
 
 TEST_P(KvcommTest, NothingLearntIsDense) {
-  Kvcomm kvcomm = Make();
+  Kvcomm& kvcomm = Make();
   const auto prompt = MakePrompt(20, 15, 1);
   KvCache cache = Empty(*prompt);
   EXPECT_THAT(Apply(kvcomm, *prompt, cache),
@@ -113,7 +122,7 @@ TEST_P(KvcommTest, NothingLearntIsDense) {
 }
 
 TEST_P(KvcommTest, AFillingWithoutTokensIsDense) {
-  Kvcomm kvcomm = Make();
+  Kvcomm& kvcomm = Make();
   Learn(kvcomm, *MakePrompt(20, 15, 1));
   const auto prompt = MakePrompt(0, 15, 1);
   Learn(kvcomm, *prompt);
@@ -122,7 +131,7 @@ TEST_P(KvcommTest, AFillingWithoutTokensIsDense) {
 }
 
 TEST_P(KvcommTest, AChangedTemplateIsDense) {
-  Kvcomm kvcomm = Make();
+  Kvcomm& kvcomm = Make();
   Learn(kvcomm, *MakePrompt(20, 15, 1));
   auto prompt = MakePrompt(20, 15, 1);
   prompt->tokens[kRole + 20] += 1;
@@ -133,7 +142,7 @@ TEST_P(KvcommTest, AChangedTemplateIsDense) {
 }
 
 TEST_P(KvcommTest, BaseKindsDoNotMix) {
-  Kvcomm kvcomm = Make();
+  Kvcomm& kvcomm = Make();
   const auto prompt = MakePrompt(20, 15, 1);
   Learn(kvcomm, *prompt);
   const KvSpan span = *ComputeAlone(*model_, {}, std::span(prompt->tokens).subspan(kRole, 20));
@@ -143,7 +152,7 @@ TEST_P(KvcommTest, BaseKindsDoNotMix) {
 }
 
 TEST_P(KvcommTest, BadPromptsAreNamed) {
-  Kvcomm kvcomm = Make();
+  Kvcomm& kvcomm = Make();
   const auto prompt = MakePrompt(20, 15, 1);
   KvCache cache = Empty(*prompt), full = Empty(*prompt);
   full.set_length(3);
@@ -164,11 +173,37 @@ TEST_P(KvcommTest, BadPromptsAreNamed) {
               HasSubstr("dense"));
 }
 
+// Pools that do not answer: dense, with the reason, and counted.
+class SilentPools final : public OffsetPools {
+ public:
+  OffsetMethod method() const override { return OffsetMethod::kAnchors; }
+  absl::Status Learn(OffsetLesson) override { return absl::UnavailableError("away"); }
+  std::unique_ptr<OffsetCall> Ask(OffsetQuestion) override {
+    class Call final : public OffsetCall {
+      absl::StatusOr<OffsetAnswer> Wait() override { return absl::UnavailableError("away"); }
+      void Cancel() override {}
+    };
+    return std::make_unique<Call>();
+  }
+  void Activate(const offset::PoolName&, const OffsetAnswer&) override {}
+};
+
+TEST_P(KvcommTest, PoolsThatDoNotAnswerAreDense) {
+  SilentPools pools;
+  Kvcomm kvcomm(TenantSalt{}, Fingerprint{}, {}, pools);
+  const auto prompt = MakePrompt(20, 15, 1);
+  KvCache cache = Empty(*prompt);
+  EXPECT_THAT(Apply(kvcomm, *prompt, cache),
+              ::testing::ElementsAre(OffsetRefusal::kUnavailable, OffsetRefusal::kUnavailable));
+  EXPECT_EQ(FromDense(*prompt, cache), 0);
+  EXPECT_EQ(kvcomm.decisions()[static_cast<size_t>(OffsetRefusal::kUnavailable)], 2);
+}
+
 // One refused placeholder does not send the others to dense prefill.
 TEST_P(KvcommTest, PlaceholdersAreDecidedOneByOne) {
   KvcommOptions options;
   options.gate.off = true;
-  Kvcomm kvcomm = Make(options);
+  Kvcomm& kvcomm = Make(options);
   auto known = MakePrompt(20, 15, 1);
   known->prompt.segments[1].placeholder = "another";
   Learn(kvcomm, *known);
@@ -179,7 +214,7 @@ TEST_P(KvcommTest, PlaceholdersAreDecidedOneByOne) {
 }
 
 TEST_P(KvcommTest, ConcurrentLearningLosesNothing) {
-  Kvcomm kvcomm = Make();
+  Kvcomm& kvcomm = Make();
   std::vector<std::unique_ptr<CpuDevice>> devices;
   std::vector<std::unique_ptr<Model>> models;
   for (int t = 0; t < 3; ++t) {
@@ -202,9 +237,9 @@ TEST_P(KvcommTest, ConcurrentLearningLosesNothing) {
   for (const char* placeholder : {"question", "message"}) {
     const offset::PoolName name{"mason", placeholder, offset::BaseKind::kCanonical};
     if (GetParam() == OffsetMethod::kAnchors) {
-      EXPECT_EQ(kvcomm.FindAnchors(name)->size(), 9);
+      EXPECT_EQ(made_.back()->pools.FindAnchors(name)->size(), 9);
     } else {
-      EXPECT_EQ(kvcomm.FindLinear(name)->runs(), 9);
+      EXPECT_EQ(made_.back()->pools.FindLinear(name)->runs(), 9);
     }
   }
 }
@@ -219,7 +254,7 @@ class AnchorsTest : public KvcommTest {};
 INSTANTIATE_TEST_SUITE_P(Methods, AnchorsTest, ::testing::Values(OffsetMethod::kAnchors));
 
 TEST_P(AnchorsTest, ARequestThatMeetsItsOwnSingleAnchorGetsDenseKv) {
-  Kvcomm kvcomm = Make();
+  Kvcomm& kvcomm = Make();
   const auto prompt = MakePrompt(20, 15, 1);
   Learn(kvcomm, *prompt);
   KvCache cache = Empty(*prompt);
@@ -229,7 +264,7 @@ TEST_P(AnchorsTest, ARequestThatMeetsItsOwnSingleAnchorGetsDenseKv) {
   // Moved alone it is far from that.
   KvcommOptions moved_only;
   moved_only.filling_offset = moved_only.prefix_offset = false;
-  Kvcomm none = Make(moved_only);
+  Kvcomm& none = Make(moved_only);
   Learn(none, *prompt);
   KvCache moved = Empty(*prompt);
   Apply(none, *prompt, moved);
@@ -241,7 +276,7 @@ TEST_P(AnchorsTest, ARequestThatMeetsItsOwnSingleAnchorGetsDenseKv) {
 TEST_P(AnchorsTest, OffsetsMoveWithThePosition) {
   KvcommOptions options;
   options.gate.off = true;
-  Kvcomm kvcomm = Make(options);
+  Kvcomm& kvcomm = Make(options);
   const auto longer = MakePrompt(30, 15, 1), shorter = MakePrompt(21, 15, 1);
   Learn(kvcomm, *longer);
   // To the left of where it was measured, by 9: a negative shift.
@@ -264,7 +299,7 @@ TEST_P(AnchorsTest, OffsetsMoveWithThePosition) {
 TEST_P(AnchorsTest, AFillingLongerThanEveryAnchorIsDense) {
   KvcommOptions options;
   options.gate.off = true;
-  Kvcomm kvcomm = Make(options);
+  Kvcomm& kvcomm = Make(options);
   Learn(kvcomm, *MakePrompt(20, 15, 1));
   const auto prompt = MakePrompt(21, 16, 2);
   KvCache cache = Empty(*prompt);
@@ -274,7 +309,7 @@ TEST_P(AnchorsTest, AFillingLongerThanEveryAnchorIsDense) {
 }
 
 TEST_P(AnchorsTest, TheSameFillingBehindAnotherTextIsJudgedLikeAnyOther) {
-  Kvcomm kvcomm = Make();
+  Kvcomm& kvcomm = Make();
   const auto prompt = MakePrompt(20, 15, 1);
   Learn(kvcomm, *prompt);
   const auto other = MakePrompt(20, 15, 1);

@@ -26,6 +26,10 @@ const char* OffsetRefusalName(OffsetRefusal refusal) {
       return "too_far";
     case OffsetRefusal::kPoolError:
       return "pool_error";
+    case OffsetRefusal::kUnavailable:
+      return "unavailable";
+    case OffsetRefusal::kSuspended:
+      return "suspended";
   }
   return "unknown";
 }
@@ -48,8 +52,8 @@ OffsetRefusal Judge(const OffsetEvidence& evidence, int64_t filling_tokens,
       return OffsetRefusal::kEntropy;
     if (!(evidence.nearest <= options.max_distance)) return OffsetRefusal::kTooFar;
   }
-  if (!(evidence.error.filling.share() <= options.max_error) ||
-      !(evidence.error.filling.TokenShare(0.99) <= options.max_token_error)) {
+  if (!(evidence.error.filling <= options.max_error) ||
+      !(evidence.error.filling_worst <= options.max_token_error)) {
     return OffsetRefusal::kPoolError;
   }
   return OffsetRefusal::kNone;

@@ -8,25 +8,27 @@
 #pragma once
 
 #include <cstdint>
-#include <limits>
 
-#include "store/block/anchor_pool.h"
+#include "store/block/offset_evidence.h"
 
 namespace kedge {
 
 // Why a placeholder is computed densely. Counted by name in metrics.
 enum class OffsetRefusal {
-  kNone,      // accepted
-  kEmpty,     // the filling has no tokens
-  kNoPool,    // nothing was learnt of this placeholder, consumer and base kind
-  kTemplate,  // the text behind the placeholder is not what was learnt
-  kShape,     // layers or width are not the pool's
-  kFewRuns,   // too little was seen to know the pool's error
-  kTooLong,   // longer than every anchor
-  kEntropy,   // no anchor stands out
-  kTooFar,    // the nearest anchor is further than anchors are from each other
-  kPoolError  // the pool does not predict its own members
+  kNone,         // accepted
+  kEmpty,        // the filling has no tokens
+  kNoPool,       // nothing was learnt of this placeholder, consumer and base kind
+  kTemplate,     // the text behind the placeholder is not what was learnt
+  kShape,        // layers or width are not the pool's
+  kFewRuns,      // too little was seen to know the pool's error
+  kTooLong,      // longer than every anchor
+  kEntropy,      // no anchor stands out
+  kTooFar,       // the nearest anchor is further than anchors are from each other
+  kPoolError,    // the pool does not predict its own members
+  kUnavailable,  // the pool did not answer: its node is away, busy or late
+  kSuspended,    // an audit found that what was accepted did not answer as dense does
 };
+inline constexpr int kOffsetRefusals = 12;
 const char* OffsetRefusalName(OffsetRefusal refusal);
 
 struct OffsetGateOptions {
@@ -39,18 +41,6 @@ struct OffsetGateOptions {
   double max_distance = 1.25;  // most distance of the nearest anchor, in the pool's mean distances
   double max_error = 0.48;     // most share of the offsets' squares that is left
   double max_token_error = 1.6;  // the same of the worst hundredth of the tokens
-};
-
-// What the gate looks at.
-struct OffsetEvidence {
-  int64_t runs = 0;      // anchors, or contexts that a map was fitted on
-  int64_t longest = 0;   // tokens of the longest anchor; of a map: no limit
-  int64_t eligible = 0;  // anchors as long as the filling
-  bool same = false;     // an anchor of this very filling behind the very same text
-  bool linear = false;   // no anchors: length, entropy and distance do not apply
-  double entropy = 0;    // nats
-  double nearest = 0;    // in the pool's mean distances
-  PoolError error;
 };
 
 OffsetRefusal Judge(const OffsetEvidence& evidence, int64_t filling_tokens,

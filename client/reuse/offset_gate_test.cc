@@ -2,6 +2,8 @@
 
 #include <cmath>
 #include <limits>
+#include <set>
+#include <string>
 
 #include "gtest/gtest.h"
 
@@ -11,9 +13,7 @@ namespace {
 // What the gate accepts, at its limits.
 OffsetEvidence Good() {
   OffsetEvidence evidence{.runs = 8, .longest = 40, .eligible = 6, .nearest = 0.5};
-  evidence.error.predicted = 8;
-  evidence.error.filling = {.left = 1, .offsets = 10, .tokens = 10};
-  evidence.error.filling.by_token.assign(10, 0.1f);
+  evidence.error = {.predicted = 8, .filling = 0.1, .filling_worst = 0.1};
   return evidence;
 }
 
@@ -40,8 +40,16 @@ TEST(OffsetGate, EachReasonHasItsOwnName) {
   evidence.nearest = 1e9;
   EXPECT_EQ(Verdict(evidence), OffsetRefusal::kTooFar);
   evidence = Good();
-  evidence.error.filling.left = 9;
+  evidence.error.filling = 0.9;
   EXPECT_EQ(Verdict(evidence), OffsetRefusal::kPoolError);
+}
+
+TEST(OffsetGate, NamesAreApart) {
+  std::set<std::string> names;
+  for (int i = 0; i < kOffsetRefusals; ++i)
+    names.insert(OffsetRefusalName(static_cast<OffsetRefusal>(i)));
+  EXPECT_EQ(names.size(), kOffsetRefusals);
+  EXPECT_FALSE(names.contains("unknown"));
 }
 
 TEST(OffsetGate, EntropyIsMeasuredAgainstAllAlike) {
@@ -56,8 +64,8 @@ TEST(OffsetGate, EntropyIsMeasuredAgainstAllAlike) {
 // A mean over many tokens hides the few that matter.
 TEST(OffsetGate, FewBadTokensAreEnough) {
   OffsetEvidence evidence = Good();
-  evidence.error.filling.by_token.assign(100, 0.01f);
-  for (int i = 0; i < 3; ++i) evidence.error.filling.by_token[i] = 50;
+  evidence.error.filling = 0.1;
+  evidence.error.filling_worst = 50;
   EXPECT_EQ(Verdict(evidence), OffsetRefusal::kPoolError);
 }
 
@@ -71,7 +79,7 @@ TEST(OffsetGate, WhatIsNotANumberIsRefused) {
   evidence.nearest = nan;
   EXPECT_NE(Verdict(evidence), OffsetRefusal::kNone);
   evidence = Good();
-  evidence.error.filling.left = nan;
+  evidence.error.filling = nan;
   EXPECT_NE(Verdict(evidence), OffsetRefusal::kNone);
 }
 
@@ -81,7 +89,7 @@ TEST(OffsetGate, TheVerySameNeedsNoEvidence) {
 
 TEST(OffsetGate, OffAcceptsWhatCanBeCalculated) {
   OffsetEvidence evidence = Good();
-  evidence.error.filling.left = 9;
+  evidence.error.filling = 0.9;
   EXPECT_EQ(Verdict(evidence, {.off = true}), OffsetRefusal::kNone);
   evidence.longest = 3;
   EXPECT_EQ(Verdict(evidence, {.off = true}), OffsetRefusal::kTooLong);

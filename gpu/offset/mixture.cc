@@ -55,25 +55,20 @@ Mix::Factors Mix::Join(Sum& sum, const Sum& other) {
 
 void Mix::Add(const MixOptions& options, const Sketch& filling, const Sketch& anchor,
               const KvRows& filling_offset, const KvRows& prefix_offset) {
-  ABSL_RAW_CHECK(filling.tokens == filling_.tokens && anchor.tokens >= filling_.tokens &&
-                     filling_offset.tokens == anchor.tokens &&
+  ABSL_RAW_CHECK(filling_offset.tokens == anchor.tokens &&
                      filling_offset.layers == filling_.layers &&
                      filling_offset.width == filling_.width,
-                 "an anchor of the pool's shape, as long as the filling");
+                 "an anchor of the pool's shape");
   ABSL_RAW_CHECK(prefix_offset.SameShape(prefix_), "a prefix segment of the pool's shape");
-  ABSL_RAW_CHECK(options.scale > 0, "a positive scale");
+  Weigh(options, filling, anchor);
   const double distance = Distance(filling, anchor, filling_.tokens) / options.scale;
-  nearest_ = std::min(nearest_, distance);
-  ++anchors_;
-  const auto one = [](double logit) { return Sum{static_cast<float>(logit), 1.0f, 0.0f}; };
-  Join(gate_, one(-options.sharpness * distance));
   for (int64_t token = 0; token <= filling_.tokens; ++token) {
     double logit = -options.sharpness * distance;
     if (options.weighting == Weighting::kMean) logit = 0;
     if (options.weighting == Weighting::kNearest) logit = -kOneHot * distance;
     if (options.weighting == Weighting::kToken && token < filling_.tokens)
       logit = -options.sharpness * TokenDistance(filling, anchor, token) / options.scale;
-    const Factors factors = Join(sums_[token], one(logit));
+    const Factors factors = Join(sums_[token], One(logit));
     if (token < filling_.tokens) {
       Blend(factors.kept, filling_offset, factors.added, token, filling_);
     } else {
@@ -81,6 +76,16 @@ void Mix::Add(const MixOptions& options, const Sketch& filling, const Sketch& an
         Blend(factors.kept, prefix_offset, factors.added, i, prefix_);
     }
   }
+}
+
+void Mix::Weigh(const MixOptions& options, const Sketch& filling, const Sketch& anchor) {
+  ABSL_RAW_CHECK(filling.tokens == filling_.tokens && anchor.tokens >= filling_.tokens,
+                 "an anchor as long as the filling");
+  ABSL_RAW_CHECK(options.scale > 0, "a positive scale");
+  const double distance = Distance(filling, anchor, filling_.tokens) / options.scale;
+  nearest_ = std::min(nearest_, distance);
+  ++anchors_;
+  Join(gate_, One(-options.sharpness * distance));
 }
 
 void Mix::Merge(const Mix& other) {

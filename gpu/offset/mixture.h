@@ -42,6 +42,8 @@ class Mix {
   // shapes differ.
   void Add(const MixOptions& options, const Sketch& filling, const Sketch& anchor,
            const KvRows& filling_offset, const KvRows& prefix_offset);
+  // The same without its offsets: for what is known of the weights alone. A mix is of one kind.
+  void Weigh(const MixOptions& options, const Sketch& filling, const Sketch& anchor);
   // Takes in what another mix of the same shape has seen. Aborts when the shapes differ.
   void Merge(const Mix& other);
 
@@ -66,6 +68,7 @@ class Mix {
     float added = 0;  // what comes is
   };
   static Factors Join(Sum& sum, const Sum& other);
+  static Sum One(double logit) { return {static_cast<float>(logit), 1.0f, 0.0f}; }
 
   int64_t anchors_ = 0;
   double nearest_;

@@ -121,7 +121,7 @@ std::shared_ptr<const Anchor> AnchorPool::Find(const BlockKey& key) const {
   return nullptr;
 }
 
-AnchorList AnchorPool::Anchors() const {
+AnchorPool::AnchorList AnchorPool::Anchors() const {
   const std::lock_guard<std::mutex> lock(mutex_);
   std::vector<std::shared_ptr<const Anchor>> anchors;
   for (const Entry& entry : entries_) anchors.push_back(entry.anchor);
@@ -132,11 +132,12 @@ Mix AnchorPool::MixFor(const Sketch& filling, const MixOptions& options) const {
   return MixOf(Anchors(), shape_, filling, options, nullptr);
 }
 
-void AnchorPool::Activate(const Sketch& filling, const MixOptions& options) {
-  const std::lock_guard<std::mutex> lock(mutex_);
+// The heaviest anchors that together hold `nucleus` of the weight, heaviest first.
+std::vector<BlockKey> AnchorPool::Active(const AnchorList& anchors, const Sketch& filling,
+                                         const MixOptions& options) const {
   std::vector<std::pair<double, size_t>> by_distance;
-  for (size_t i = 0; i < entries_.size(); ++i) {
-    const Sketch& sketch = entries_[i].anchor->sketch;
+  for (size_t i = 0; i < anchors.size(); ++i) {
+    const Sketch& sketch = anchors[i]->sketch;
     if (sketch.tokens >= filling.tokens)
       by_distance.emplace_back(Distance(filling, sketch, filling.tokens) / options.scale, i);
   }
@@ -145,23 +146,102 @@ void AnchorPool::Activate(const Sketch& filling, const MixOptions& options) {
   for (const auto& [distance, i] : by_distance)
     all += std::exp(-options.sharpness * (distance - by_distance.front().first));
   double sum = 0;
+  std::vector<BlockKey> active;
   for (const auto& [distance, i] : by_distance) {
-    if (sum >= options_.nucleus * all) return;
-    ++entries_[i].activations;
+    if (sum >= options_.nucleus * all) break;
+    active.push_back(anchors[i]->key);
     sum += std::exp(-options.sharpness * (distance - by_distance.front().first));
+  }
+  return active;
+}
+
+void AnchorPool::Activate(std::span<const BlockKey> active) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  for (Entry& entry : entries_) {
+    if (std::find(active.begin(), active.end(), entry.anchor->key) != active.end())
+      ++entry.activations;
   }
 }
 
+void AnchorPool::Activate(const Sketch& filling, const MixOptions& options) {
+  Activate(Active(Anchors(), filling, options));
+}
+
+PoolAnswer AnchorPool::Ask(const Sketch& filling, const PoolQuestion& question) const {
+  AnchorList anchors;
+  MixOptions options = question.mix;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (const Entry& entry : entries_) anchors.push_back(entry.anchor);
+    options.scale = scale_;
+  }
+  PoolAnswer answer;
+  OffsetEvidence& evidence = answer.evidence;
+  evidence.runs = static_cast<int64_t>(anchors.size());
+  const auto take = [&](const Anchor& anchor) {
+    const int64_t rows = filling.tokens + anchor.prefix.tokens;
+    answer.bytes_read += 2 * (shape_.layers - 1) * shape_.width * rows * int64_t{sizeof(float)};
+  };
+  for (const std::shared_ptr<const Anchor>& anchor : anchors) {
+    evidence.longest = std::max(evidence.longest, anchor->sketch.tokens);
+    if (anchor->key != question.key || anchor->context_digest != question.context_digest ||
+        anchor->sketch.tokens != filling.tokens) {
+      continue;
+    }
+    evidence.same = answer.has_rows = true;
+    answer.filling = anchor->filling;
+    answer.prefix = anchor->prefix;
+    take(*anchor);
+    return answer;
+  }
+  if (question.with_error) evidence.error = ErrorOfAll(anchors, options).shares();
+  const bool mixed =
+      evidence.error.predicted == 0 || !(evidence.error.filling > question.max_error ||
+                                         evidence.error.filling_worst > question.max_token_error);
+  Mix mix(shape_.layers, filling.tokens, shape_.prefix_tokens, shape_.width);
+  for (const std::shared_ptr<const Anchor>& anchor : anchors) {
+    if (anchor->sketch.tokens < filling.tokens) continue;
+    if (mixed) {
+      mix.Add(options, filling, anchor->sketch, anchor->filling, anchor->prefix);
+      take(*anchor);
+    } else {
+      mix.Weigh(options, filling, anchor->sketch);
+    }
+  }
+  evidence.eligible = mix.anchors();
+  evidence.entropy = mix.entropy();
+  evidence.nearest = mix.nearest();
+  answer.has_rows = mixed && mix.anchors() > 0;
+  if (!answer.has_rows) return answer;
+  answer.filling = mix.FillingOffset();
+  answer.prefix = mix.PrefixOffset();
+  answer.active = Active(anchors, filling, options);
+  return answer;
+}
+
+PoolErrorShares PoolError::shares() const {
+  return {predicted, filling.share(), filling.TokenShare(0.99), prefix.share(),
+          prefix.TokenShare(0.99)};
+}
+
 PoolError AnchorPool::LeaveOneOut(const MixOptions& options) const {
+  return ErrorOfAll(Anchors(), options);
+}
+
+PoolError AnchorPool::ErrorOfAll(const AnchorList& anchors, const MixOptions& options) const {
   const auto same = [&](const MixOptions& other) {
     return options.weighting == other.weighting && options.sharpness == other.sharpness &&
            options.scale == other.scale;
   };
+  const auto current = [&] {  // mutex_ is held
+    return anchors.size() == entries_.size() &&
+           std::equal(anchors.begin(), anchors.end(), entries_.begin(),
+                      [](const auto& a, const Entry& b) { return a == b.anchor; });
+  };
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    if (error_ && same(error_options_)) return *error_;
+    if (error_ && same(error_options_) && current()) return *error_;
   }
-  const auto anchors = Anchors();
   PoolError error;
   for (const std::shared_ptr<const Anchor>& anchor : anchors) {
     const Mix mix = MixOf(anchors, shape_, anchor->sketch, options, anchor.get());
@@ -172,10 +252,7 @@ PoolError AnchorPool::LeaveOneOut(const MixOptions& options) const {
   }
   const std::lock_guard<std::mutex> lock(mutex_);
   // Unless it changed meanwhile.
-  const bool current = anchors.size() == entries_.size() &&
-                       std::equal(anchors.begin(), anchors.end(), entries_.begin(),
-                                  [](const auto& a, const Entry& b) { return a == b.anchor; });
-  if (current) {
+  if (current()) {
     error_ = error;
     error_options_ = options;
   }

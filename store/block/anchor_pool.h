@@ -13,14 +13,17 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "gpu/offset/anchor.h"
 #include "gpu/offset/mixture.h"
+#include "store/block/offset_evidence.h"
 
 namespace kedge {
 
@@ -47,6 +50,29 @@ struct PoolError {
   int64_t predicted = 0;  // anchors
   offset::OffsetError filling;
   offset::OffsetError prefix;
+
+  PoolErrorShares shares() const;
+};
+
+// What a filling asks of a pool.
+struct PoolQuestion {
+  BlockKey key;  // of the anchor that this filling would have
+  uint64_t context_digest = 0;
+  offset::MixOptions mix;  // its scale is not looked at: the pool has one
+  bool with_error = true;  // evidence.error is wanted; else it says 0 of 0
+  // No rows where the pool's error of fillings is above: what a gate would refuse need not be mixed
+  // nor sent. A pool whose error is not known is mixed.
+  double max_error = std::numeric_limits<double>::infinity();
+  double max_token_error = std::numeric_limits<double>::infinity();
+};
+
+struct PoolAnswer {
+  OffsetEvidence evidence;
+  bool has_rows = false;
+  offset::KvRows filling;  // offsets
+  offset::KvRows prefix;
+  std::vector<BlockKey> active;  // the anchors that it is made of: for Activate, if it is used
+  int64_t bytes_read = 0;        // of anchors' offsets
 };
 
 class AnchorPool {
@@ -71,7 +97,13 @@ class AnchorPool {
   // The mix of all anchors that are as long as the filling. options.scale is taken as it is: part
   // pools of one placeholder have to agree on it.
   offset::Mix MixFor(const offset::Sketch& filling, const offset::MixOptions& options) const;
-  // Counts the anchors that a filling which was accepted made use of.
+  // Everything at once, of the anchors of one moment: evidence, and the offsets where there are
+  // some. The anchor of this very filling in this very context answers alone. Node and client call
+  // this, so that they agree to the bit.
+  PoolAnswer Ask(const offset::Sketch& filling, const PoolQuestion& question) const;
+  // Counts the anchors that a filling which was accepted made use of: those of PoolAnswer::active
+  // that are still here. The second finds them first.
+  void Activate(std::span<const BlockKey> active);
   void Activate(const offset::Sketch& filling, const offset::MixOptions& options);
   // Kept until the pool changes.
   PoolError LeaveOneOut(const offset::MixOptions& options) const;
@@ -81,7 +113,11 @@ class AnchorPool {
     std::shared_ptr<const offset::Anchor> anchor;
     int64_t activations = 0;
   };
-  std::vector<std::shared_ptr<const offset::Anchor>> Anchors() const;
+  using AnchorList = std::vector<std::shared_ptr<const offset::Anchor>>;
+  AnchorList Anchors() const;
+  std::vector<BlockKey> Active(const AnchorList& anchors, const offset::Sketch& filling,
+                               const offset::MixOptions& options) const;
+  PoolError ErrorOfAll(const AnchorList& anchors, const offset::MixOptions& options) const;
   void EvictOne();  // mutex_ is held
 
   const AnchorShape shape_;

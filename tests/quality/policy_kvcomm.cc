@@ -23,6 +23,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "client/reuse/kvcomm.h"
+#include "client/reuse/local_pools.h"
 #include "tests/quality/policies.h"
 
 namespace kedge::quality {
@@ -32,6 +33,7 @@ constexpr int64_t kAnchors = 20;
 
 struct Choice {
   KvcommOptions options;
+  LocalPoolsOptions pools;
   int64_t contexts = kAnchors;
 };
 
@@ -62,8 +64,8 @@ bool Apply(const std::string& word, Choice& choice) {
     options.prefix_offset = false;
   } else if (numbered && word[0] == 'n') {
     choice.contexts = number;
-  } else if (numbered && word[0] == 'r' && options.method == OffsetMethod::kLinear) {
-    options.linear.rank = number;
+  } else if (numbered && word[0] == 'r' && choice.pools.method == OffsetMethod::kLinear) {
+    choice.pools.linear.rank = number;
   } else {
     return false;
   }
@@ -88,9 +90,11 @@ class KvcommPolicy : public KvPolicy {
   std::string name() const override { return name_; }
 
   absl::Status Calibrate(Model& model, const std::vector<EvalContext>& calibration) override {
-    KvcommOptions options = choice_.options;
+    LocalPoolsOptions options = choice_.pools;
     options.pool.capacity = choice_.contexts;
-    kvcomm_ = std::make_unique<Kvcomm>(TenantSalt{}, Fingerprint{}, options);
+    kvcomm_.reset();
+    pools_ = std::make_unique<LocalPools>(options);
+    kvcomm_ = std::make_unique<Kvcomm>(TenantSalt{}, Fingerprint{}, choice_.options, *pools_);
     std::map<std::string, int64_t> learnt;
     for (const EvalContext& context : calibration) {
       if (learnt[context.consumer]++ >= choice_.contexts) continue;
@@ -131,6 +135,7 @@ class KvcommPolicy : public KvPolicy {
  private:
   const std::string name_;
   const Choice choice_;
+  std::unique_ptr<LocalPools> pools_;
   std::unique_ptr<Kvcomm> kvcomm_;
   mutable std::mutex mutex_;
   mutable int64_t accepted_ = 0;
@@ -147,7 +152,7 @@ bool IsOffsetPolicy(const std::string& name) {
 absl::StatusOr<std::unique_ptr<KvPolicy>> MakeOffsetPolicy(const std::string& name) {
   const std::vector<std::string> words = absl::StrSplit(name, '-');
   Choice choice;
-  if (words[0] == "linear") choice.options.method = OffsetMethod::kLinear;
+  if (words[0] == "linear") choice.pools.method = OffsetMethod::kLinear;
   for (size_t i = 1; i < words.size(); ++i) {
     if (!Apply(words[i], choice))
       return absl::InvalidArgumentError(
