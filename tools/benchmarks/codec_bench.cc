@@ -5,17 +5,17 @@
 // (XXH3-128 over key, variant, part and bytes), the checks of header and scales, dequantizing,
 // rotating keys and scattering into pages of 16 tokens that lie in no order. `decode/no-digest` is
 // the same without the digest, `digest` nothing but it, over the encoded bytes: what the digest
-// adds to decoding against what it takes alone says how much of it is waiting for memory. The
+// adds to decoding against what it takes alone says how much of it is waiting for memory. `rans` is
+// the entropy coder alone, over the bytes of kivi4g32, `archive` the chain archive1. The
 // yardstick copies the f16 bytes of the same blocks with memcpy, part by part or all at once,
 // whichever is faster; the unit is f16 bytes a second on both sides. CPU time of one pinned thread,
 // so that a shared machine disturbs less.
-#include <algorithm>
+//
+// Values and the profile that entropy coding needs are made up (codec_values.h): bits a value of
+// chains without it follow from the format, those with it from how the values were made.
 #include <cstdio>
-#include <cstring>
-#include <ctime>
 #include <functional>
-#include <numeric>
-#include <random>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,210 +24,28 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "gpu/codec/codec_chain.h"
-#include "gpu/kernels/cast.h"
-#include "gpu/kernels/sampling.h"
-#include "proto/block_header.h"
+#include "gpu/codec/kivi_rans_codec.h"
+#include "tools/benchmarks/codec_values.h"
+#include "tools/benchmarks/codec_workload.h"
 #include "tools/benchmarks/measure.h"
-#include "tools/benchmarks/scratch.h"
 
 namespace kedge {
 namespace {
 
+using bench::CodecWorkload;
+using bench::EncodedParts;
+using bench::Sample;
 using codec::CodecChain;
 
-constexpr int64_t kPageTokens = 16;
 constexpr double kGb = 1e9;
-
-double CpuSeconds() {
-  timespec now{};
-  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
-}
-
-KvShape Llama8B() { return KvShape::KeysAndValues(32, 8, 128, 64, DType::kF16); }
-
-// Parts of any size, each in a place of its own.
-struct Encoded {
-  void Resize(int64_t parts, uint64_t most) {
-    stride = most;
-    bytes.resize(parts * most);
-    sizes.resize(parts);
-  }
-  std::span<uint8_t> Room(int64_t part) { return {bytes.data() + part * stride, stride}; }
-  std::span<const uint8_t> Part(int64_t part) const {
-    return {bytes.data() + part * stride, sizes[part]};
-  }
-  double total() const {
-    return static_cast<double>(std::accumulate(sizes.begin(), sizes.end(), 0ull));
-  }
-
-  uint64_t stride = 0;
-  std::vector<uint8_t> bytes;
-  std::vector<uint64_t> sizes;
-  std::vector<BlockHeader> headers;
-};
-
-// The blocks as an engine has them, and pages that take as many.
-class Workload {
- public:
-  explicit Workload(int64_t blocks)
-      : shape_(Llama8B()),
-        blocks_(blocks),
-        part_bytes_(static_cast<int64_t>(shape_.raw_part_bytes())),
-        rope_(kernels::MakeRopeTable(kernels::RopeFrequencies(shape_.head_size, 500000.0f, {}), 640,
-                                     shape_.block_tokens)),
-        raw_(parts() * part_bytes_),
-        pages_(raw_.size()) {
-    // One part of values between -4 and 4, then copies of it, each begun elsewhere.
-    const int64_t count = part_bytes_ / 2;
-    kernels::SamplingGenerator generator(1);
-    std::vector<float> values(count);
-    for (float& value : values) value = static_cast<float>(8.0 * generator.NextUniform() - 4.0);
-    std::vector<uint8_t> part(part_bytes_);
-    kernels::CastFromFloat(DType::kF16, values.data(), count, part.data());
-    for (int64_t i = 0; i < parts(); ++i) {
-      const int64_t turn = i * 514 % part_bytes_;
-      uint8_t* to = raw_.data() + i * part_bytes_;
-      std::memcpy(to, part.data() + turn, part_bytes_ - turn);
-      std::memcpy(to + part_bytes_ - turn, part.data(), turn);
-    }
-    page_order_.resize(raw_.size() / page_bytes());
-    std::iota(page_order_.begin(), page_order_.end(), 0);
-    std::mt19937_64 shuffle(2);
-    std::shuffle(page_order_.begin(), page_order_.end(), shuffle);
-  }
-
-  const KvShape& shape() const { return shape_; }
-  int64_t parts() const { return blocks_ * shape_.part_count(); }
-  double raw_bytes() const { return static_cast<double>(raw_.size()); }
-  double token_bytes() const {
-    return static_cast<double>(shape_.raw_block_bytes()) / shape_.block_tokens;
-  }
-
-  // F16 bytes a second.
-  absl::StatusOr<double> Encode(const CodecChain& chain, Encoded& encoded) const {
-    encoded.Resize(parts(), *chain.MaxPartBytes(shape_, Component::kK, false));
-    const double start = CpuSeconds();
-    for (int64_t i = 0; i < parts(); ++i) {
-      const absl::StatusOr<uint64_t> used =
-          chain.EncodePart(Task(i), false, Raw(i), encoded.Room(i));
-      if (!used.ok()) return used.status();
-      encoded.sizes[i] = *used;
-    }
-    return raw_bytes() / (CpuSeconds() - start);
-  }
-
-  // The blocks' headers, as a put would have made them.
-  absl::Status AddHeaders(const CodecChain& chain, Encoded& encoded) const {
-    encoded.headers.assign(blocks_, {});
-    for (int64_t block = 0; block < blocks_; ++block) {
-      BlockHeader& header = encoded.headers[block];
-      header.key.bytes[0] = static_cast<uint8_t>(block);
-      const absl::StatusOr<Variant> variant = Variant::Parse(chain.name());
-      if (!variant.ok()) return variant.status();
-      header.variant = *variant;
-      header.shape = shape_;
-      for (uint32_t part = 0; part < shape_.part_count(); ++part) {
-        const std::span<const uint8_t> bytes = encoded.Part(block * shape_.part_count() + part);
-        header.parts.push_back({static_cast<uint32_t>(bytes.size()),
-                                PartDigest(header.key, header.variant, part, bytes)});
-      }
-    }
-    return absl::OkStatus();
-  }
-
-  absl::StatusOr<double> Decode(const CodecChain& chain, const Encoded& encoded, bool with_digest) {
-    const int64_t part_pages = shape_.block_tokens / kPageTokens;
-    std::vector<std::span<uint8_t>> pages(part_pages);
-    const double start = CpuSeconds();
-    for (int64_t i = 0; i < parts(); ++i) {
-      for (int64_t p = 0; p < part_pages; ++p) {
-        const int64_t page = page_order_[i * part_pages + p];
-        pages[p] = {pages_.data() + page * page_bytes(), static_cast<size_t>(page_bytes())};
-      }
-      const codec::PartPages target{pages, kPageTokens};
-      const BlockHeader& header = encoded.headers[i / shape_.part_count()];
-      const absl::Status s = with_digest
-                                 ? chain.DecodeFetchedPart(header, Task(i), encoded.Part(i), target)
-                                 : chain.DecodePart(Task(i), encoded.Part(i), target);
-      if (!s.ok()) return s;
-    }
-    return raw_bytes() / (CpuSeconds() - start);
-  }
-
-  absl::StatusOr<double> Digest(const Encoded& encoded) const {
-    const double start = CpuSeconds();
-    for (int64_t i = 0; i < parts(); ++i) {
-      const auto part = static_cast<uint32_t>(i % shape_.part_count());
-      const absl::Status s =
-          VerifyPart(encoded.headers[i / shape_.part_count()], part, encoded.Part(i));
-      if (!s.ok()) return s;
-    }
-    return raw_bytes() / (CpuSeconds() - start);
-  }
-
-  // What the dearest of encoding and decoding one part of keys or values takes.
-  bench::ScratchUse Scratch(const CodecChain& chain) {
-    std::vector<uint8_t> encoded(*chain.MaxPartBytes(shape_, Component::kK, false));
-    const std::span<uint8_t> page(pages_.data(), part_bytes_);
-    bench::ScratchUse most;
-    for (int64_t part : {0, 1}) {
-      uint64_t used = 0;
-      const auto add = [&](const bench::ScratchUse& use) {
-        most.heap_bytes = std::max(most.heap_bytes, use.heap_bytes);
-        most.stack_bytes = std::max(most.stack_bytes, use.stack_bytes);
-      };
-      add(bench::MeasureScratch(
-          [&] { used = chain.EncodePart(Task(part), false, Raw(part), encoded).value_or(0); }));
-      add(bench::MeasureScratch([&] {
-        const std::span<const uint8_t> bytes = std::span<const uint8_t>(encoded).first(used);
-        if (!chain.DecodePart(Task(part), bytes, {{&page, 1}, shape_.block_tokens}).ok())
-          std::abort();
-      }));
-    }
-    return most;
-  }
-
-  double Copy(int64_t piece) {
-    const double start = CpuSeconds();
-    const auto total = static_cast<int64_t>(raw_.size());
-    for (int64_t at = 0; at < total; at += piece)
-      std::memcpy(pages_.data() + at, raw_.data() + at, std::min(piece, total - at));
-    return raw_bytes() / (CpuSeconds() - start);
-  }
-
-  int64_t BestPiece() {
-    int64_t best = part_bytes_;
-    double best_rate = 0.0;
-    for (int64_t piece : {part_bytes_, part_bytes_ * 64, static_cast<int64_t>(raw_.size())}) {
-      double rate = 0.0;
-      for (int i = 0; i < 3; ++i) rate = std::max(rate, Copy(piece));
-      if (rate <= best_rate) continue;
-      best_rate = rate;
-      best = piece;
-    }
-    return best;
-  }
-
- private:
-  int64_t page_bytes() const { return part_bytes_ / shape_.block_tokens * kPageTokens; }
-  std::span<const uint8_t> Raw(int64_t part) const {
-    return {raw_.data() + part * part_bytes_, static_cast<size_t>(part_bytes_)};
-  }
-  // Keys and values in turns.
-  codec::PartTask Task(int64_t part) const {
-    return {shape_, static_cast<uint32_t>(part / 2 % shape_.layer_count),
-            part % 2 == 0 ? Component::kK : Component::kV, &rope_};
-  }
-
-  const KvShape shape_;
-  const int64_t blocks_;
-  const int64_t part_bytes_;
-  const kernels::RopeTable rope_;
-  std::vector<uint8_t> raw_;
-  std::vector<uint8_t> pages_;
-  std::vector<int64_t> page_order_;
-};
+// The case `rans`: its name, and the chain whose bytes it codes.
+constexpr char kRans[] = "rans";
+constexpr char kRansOver[] = "kivi4g32";
+// The chain that cases call `archive`.
+constexpr char kArchive[] = "archive1";
+// Transform coding is slow: it takes a sample of the parts.
+constexpr int64_t kArchiveEvery = 31;
+constexpr int64_t kArchiveEveryQuick = 15;
 
 class Bench {
  public:
@@ -239,43 +57,114 @@ class Bench {
 
   absl::Status Run(const std::vector<std::string>& names) {
     for (const std::string& name : names) {
-      const absl::StatusOr<CodecChain> chain = CodecChain::Parse(name);
-      if (!chain.ok()) return chain.status();
-      if (absl::Status s = RunChain(*chain); !s.ok()) return s;
+      const absl::Status s = name == kRans ? RunRans() : RunChain(name);
+      if (!s.ok()) return s;
     }
     return absl::OkStatus();
   }
 
  private:
-  absl::Status RunChain(const CodecChain& chain) {
-    Encoded encoded;
-    absl::Status s = Compare(chain, "encode", [&] { return workload_.Encode(chain, encoded); });
+  // Made when the first chain needs it.
+  absl::StatusOr<const ModelProfile*> Profile() {
+    if (!profile_.has_value()) {
+      absl::StatusOr<ModelProfile> made =
+          bench::MakeCodecProfile(workload_.shape(), workload_.rope());
+      if (!made.ok()) return made.status();
+      profile_ = *std::move(made);
+    }
+    return &*profile_;
+  }
+
+  absl::StatusOr<CodecChain> Chain(const std::string& name) {
+    const bool archive = name.rfind("archive", 0) == 0;
+    if (!archive && name.find("+rans") == std::string::npos) return CodecChain::Parse(name);
+    const absl::StatusOr<const ModelProfile*> profile = Profile();
+    if (!profile.ok()) return profile.status();
+    return CodecChain::Parse(name, *profile);
+  }
+
+  absl::Status RunChain(const std::string& name) {
+    const absl::StatusOr<CodecChain> chain = Chain(name);
+    if (!chain.ok()) return chain.status();
+    const std::string label = name == kArchive ? "archive" : name;
+    Sample sample;
+    if (name == kArchive) sample.every = quick_ ? kArchiveEveryQuick : kArchiveEvery;
+    EncodedParts encoded;
+    absl::Status s = Compare(label + "/encode", sample,
+                             [&] { return workload_.Encode(*chain, sample, encoded); });
     if (!s.ok()) return s;
-    if (s = workload_.AddHeaders(chain, encoded); !s.ok()) return s;
-    s = Compare(chain, "decode", [&] { return workload_.Decode(chain, encoded, true); });
+    if (s = workload_.AddHeaders(*chain, encoded); !s.ok()) return s;
+    s = Compare(label + "/decode", sample,
+                [&] { return workload_.Decode(*chain, sample, encoded, true); });
     if (!s.ok()) return s;
     if (!quick_) {
-      s = Compare(chain, "decode/no-digest",
-                  [&] { return workload_.Decode(chain, encoded, false); });
+      s = Compare(label + "/decode/no-digest", sample,
+                  [&] { return workload_.Decode(*chain, sample, encoded, false); });
       if (!s.ok()) return s;
-      s = Compare(chain, "digest", [&] { return workload_.Digest(encoded); });
+      s = Compare(label + "/digest", sample, [&] { return workload_.Digest(sample, encoded); });
       if (!s.ok()) return s;
     }
-    const double tokens = workload_.raw_bytes() / workload_.token_bytes();
-    reporter_.PrintValue("codec", chain.name() + "/bytes_per_token", encoded.total() / tokens, "B",
+    PrintSize(label, sample, encoded);
+    return PrintScratch(label, *chain);
+  }
+
+  absl::Status RunRans() {
+    const absl::StatusOr<CodecChain> kivi = Chain(kRansOver);
+    if (!kivi.ok()) return kivi.status();
+    const absl::StatusOr<const ModelProfile*> profile = Profile();
+    if (!profile.ok()) return profile.status();
+    const std::string coded_name = absl::StrCat(kRansOver, "+rans");
+    const auto section = (*profile)->Section("entropy/" + coded_name);
+    if (!section.ok()) return section.status();
+    const auto tables = codec::ParseKiviTables(coded_name, *section);
+    if (!tables.ok()) return tables.status();
+    std::vector<codec::KiviLayout> layouts;
+    for (const Component component : {Component::kK, Component::kV}) {
+      const auto layout = codec::KiviChainLayout(kRansOver, workload_.shape(), component);
+      if (!layout.ok()) return layout.status();
+      layouts.push_back(*layout);
+    }
+    const std::span<const codec::KiviLayout, 2> both(layouts.data(), 2);
+    EncodedParts bodies;
+    absl::Status s = workload_.Encode(*kivi, {}, bodies).status();
+    if (!s.ok()) return s;
+    EncodedParts coded;
+    s = Compare(absl::StrCat(kRans, "/encode"), {}, [&]() -> absl::StatusOr<double> {
+      return workload_.RansEncode(bodies, both, *tables, coded);
+    });
+    if (!s.ok()) return s;
+    s = Compare(absl::StrCat(kRans, "/decode"), {},
+                [&] { return workload_.RansDecode(coded, both, *tables); });
+    if (!s.ok()) return s;
+    PrintSize(kRans, {}, coded);
+    return absl::OkStatus();
+  }
+
+  void PrintSize(const std::string& label, Sample sample, const EncodedParts& encoded) {
+    double bytes = 0;
+    for (uint64_t size : encoded.sizes) bytes += static_cast<double>(size);
+    const double share = bytes / workload_.SampleBytes(sample);  // of f16
+    const KvShape& shape = workload_.shape();
+    const double token_bytes =
+        static_cast<double>(shape.raw_block_bytes()) / static_cast<double>(shape.block_tokens);
+    reporter_.PrintValue("codec", label + "/bytes_per_token", share * token_bytes, "B",
                          "with the parts' headers");
+    reporter_.PrintValue("codec", label + "/bits_per_value", share * 16, "bits");
+  }
+
+  absl::Status PrintScratch(const std::string& label, const CodecChain& chain) {
     const bench::ScratchUse scratch = workload_.Scratch(chain);
     const uint64_t limit = codec::kScratchBytesMax;
     const auto used = static_cast<uint64_t>(scratch.heap_bytes + scratch.stack_bytes);
-    reporter_.PrintValue("codec", chain.name() + "/scratch", static_cast<double>(used), "B",
+    reporter_.PrintValue("codec", label + "/scratch", static_cast<double>(used), "B",
                          absl::StrCat("heap ", scratch.heap_bytes, ", stack ", scratch.stack_bytes,
                                       "; at most ", limit));
     if (used <= limit) return absl::OkStatus();
     return absl::InternalError(
-        absl::StrCat(chain.name(), ": scratch: ", used, " bytes, at most ", limit, " allowed"));
+        absl::StrCat(label, ": scratch: ", used, " bytes, at most ", limit, " allowed"));
   }
 
-  absl::Status Compare(const CodecChain& chain, const char* what,
+  absl::Status Compare(const std::string& name, Sample sample,
                        const std::function<absl::StatusOr<double>()>& rate) {
     const auto ours = [&]() -> absl::StatusOr<double> {
       const absl::StatusOr<double> bytes = rate();
@@ -283,19 +172,22 @@ class Bench {
     };
     const auto copy = [&]() -> absl::StatusOr<double> { return workload_.Copy(piece_) / kGb; };
     absl::StatusOr<bench::Figure> figure =
-        bench::Compare("codec", absl::StrCat(chain.name(), "/", what), "GB/s", "memcpy",
-                       bench::Direction::kLargerIsBetter, quick_ ? 3 : 7, ours, copy);
+        bench::Compare("codec", name, "GB/s", "memcpy", bench::Direction::kLargerIsBetter,
+                       quick_ ? 3 : 7, ours, copy);
     if (!figure.ok()) return figure.status();
     figure->note = absl::StrCat(static_cast<int64_t>(workload_.raw_bytes()) >> 20, " MiB of f16",
                                 quick_ ? ", may fit the last-level cache" : "", ", CPU time");
+    if (sample.every > 1)
+      absl::StrAppend(&figure->note, "; ours every ", sample.every, "th part of it");
     reporter_.Print(*figure);
     return absl::OkStatus();
   }
 
   const bool quick_;
   bench::Reporter reporter_;
-  Workload workload_;
+  CodecWorkload workload_;
   const int64_t piece_;
+  std::optional<ModelProfile> profile_;
 };
 
 }  // namespace
@@ -306,7 +198,9 @@ int main(int argc, char** argv) {
   bool quick = false;
   bool json = false;
   std::vector<std::string> chains;
-  app.add_option("--chain", chains, "These chains only")->delimiter(',')->type_name("NAME,...");
+  app.add_option("--chain", chains, "These only: chains, or `rans`, the entropy coder alone")
+      ->delimiter(',')
+      ->type_name("NAME,...");
   app.add_flag("--quick", quick, "256 MiB instead of 1 GiB, and 3 rounds: under a minute");
   app.add_flag("--json", json, "one JSON object a line");
   try {
@@ -315,7 +209,8 @@ int main(int argc, char** argv) {
     return app.exit(error) == 0 ? 0 : 2;
   }
   if (chains.empty()) {
-    chains = {"kivi2g32", "kivi4g32", "kivi2g32s8", "had+kivi2g32", "fp8"};
+    chains = {"kivi2g32",   "kivi4g32",      "kivi2g32s8",    "had+kivi2g32", "fp8",
+              kedge::kRans, "kivi2g32+rans", "kivi4g32+rans", kedge::kArchive};
     if (!quick) chains.insert(chains.end(), {"kivi8g32", "kivi4g32s8", "had+kivi4g32", "raw"});
   }
   kedge::bench::PinTo(1);
