@@ -23,6 +23,7 @@ constexpr std::string_view kChainDomain = "kedge/chain/1";
 constexpr std::string_view kLinkDomain = "kedge/link/1";
 constexpr std::string_view kOpaqueDomain = "kedge/opaque/1";
 constexpr std::string_view kAnchorDomain = "kedge/anchor/1";
+constexpr std::string_view kRosterDomain = "kedge/roster/1";
 constexpr std::string_view kSequenceDomain = "kedge/sequence/1";
 
 // What a link's content is.
@@ -272,6 +273,15 @@ BlockKey AnchorNameKey(const TenantSalt& salt, const Fingerprint& model,
   hmac.Update(model.bytes);
   hmac.Update(name);
   return hmac.Finish();
+}
+
+BlockKey RosterKey(const BlockKey& pool, uint32_t sequence) {
+  std::vector<uint8_t> input;
+  WireWriter writer(input);
+  writer.Bytes(AsBytes(kRosterDomain));
+  writer.Bytes(pool.bytes);
+  writer.U32(sequence);
+  return BlockKey{Sha256(input)};
 }
 
 BlockKey SequenceKey(const TenantSalt& salt, const BlockKey& tail, uint32_t tokens,

@@ -129,6 +129,8 @@ BlockKey OpaqueKey(const TenantSalt& salt, std::span<const uint8_t> name);
 // A key of the anchor keyspace; what `name` holds is said in gpu/offset/anchor.h.
 BlockKey AnchorNameKey(const TenantSalt& salt, const Fingerprint& model,
                        std::span<const uint8_t> name);
+// The key of a pool's roster (store/block/pool_roster.h): nodes make it, without a salt.
+BlockKey RosterKey(const BlockKey& pool, uint32_t sequence);
 // The name of what was made of a whole sequence: its first `tokens` tokens, whose last block has
 // the prefix key `tail`, by a chain and a profile (proto/model_profile.h; its id). Its placement is
 // the tail's: it lives beside the blocks that it was made of. Aborts when the chain's name is empty

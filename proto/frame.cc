@@ -38,8 +38,7 @@ uint32_t HeadCrc(std::span<const uint8_t> head) {
 }
 
 bool IsFrameType(uint8_t type) {
-  return type >= static_cast<uint8_t>(FrameType::kHello) &&
-         type <= static_cast<uint8_t>(FrameType::kGoodbye);
+  return type >= static_cast<uint8_t>(FrameType::kHello) && type <= kFrameTypeMax;
 }
 
 absl::Status Wrong(const char* field, uint64_t value, const std::string& why) {
@@ -87,10 +86,12 @@ absl::Status CheckTlvs(std::span<const uint8_t> tlvs) {
 
 const char* FrameTypeName(FrameType type) {
   static constexpr const char* kNames[] = {
-      "unknown", "hello",        "welcome",   "match",     "match_reply", "get",      "get_item",
-      "chunk",   "cancel",       "put_begin", "put_ready", "put_commit",  "put_done", "put_abort",
-      "remove",  "remove_reply", "release",   "ping",      "pong",        "error",    "goodbye"};
-  static_assert(std::size(kNames) == static_cast<size_t>(FrameType::kGoodbye) + 1);
+      "unknown",   "hello",     "welcome", "match",         "match_reply",     "get",
+      "get_item",  "chunk",     "cancel",  "put_begin",     "put_ready",       "put_commit",
+      "put_done",  "put_abort", "remove",  "remove_reply",  "release",         "ping",
+      "pong",      "error",     "goodbye", "anchor_insert", "anchor_inserted", "mix",
+      "mix_reply", "mix_used"};
+  static_assert(std::size(kNames) == size_t{kFrameTypeMax} + 1);
   const auto value = static_cast<uint8_t>(type);
   return IsFrameType(value) ? kNames[value] : kNames[0];
 }

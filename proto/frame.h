@@ -42,7 +42,14 @@ enum class FrameType : uint8_t {
   kPong = 18,
   kError = 19,    // the request as a whole failed: status code and text
   kGoodbye = 20,  // either side: no more requests (drain)
+  // proto/offset_messages.h has their bodies.
+  kAnchorInsert = 21,  // a slot's block becomes an anchor of a pool
+  kAnchorInserted = 22,
+  kMix = 23,       // a filling's sketch -> what the pool knows, and mixed offsets
+  kMixReply = 24,  // payload: the first bytes of them; kChunk has the rest
+  kMixUsed = 25,   // the anchors that an answer was made of; not answered
 };
+inline constexpr uint8_t kFrameTypeMax = 25;
 const char* FrameTypeName(FrameType type);
 
 struct FrameHeader {

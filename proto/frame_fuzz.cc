@@ -6,6 +6,7 @@
 #include "proto/crc32c.h"
 #include "proto/frame.h"
 #include "proto/messages.h"
+#include "proto/offset_messages.h"
 #include "proto/wire.h"
 
 namespace kedge {
@@ -57,6 +58,16 @@ void CheckBodyOf(FrameType type, std::span<const uint8_t> bytes) {
       return CheckBody(bytes, EncodeRelease, DecodeRelease);
     case FrameType::kError:
       return CheckBody(bytes, EncodeError, DecodeError);
+    case FrameType::kAnchorInsert:
+      return CheckBody(bytes, EncodeAnchorInsert, DecodeAnchorInsert);
+    case FrameType::kAnchorInserted:
+      return CheckBody(bytes, EncodeAnchorInserted, DecodeAnchorInserted);
+    case FrameType::kMix:
+      return CheckBody(bytes, EncodeMix, DecodeMix);
+    case FrameType::kMixReply:
+      return CheckBody(bytes, EncodeMixReply, DecodeMixReply);
+    case FrameType::kMixUsed:
+      return CheckBody(bytes, EncodeMixUsed, DecodeMixUsed);
     case FrameType::kCancel:
     case FrameType::kPing:
     case FrameType::kPong:

@@ -71,6 +71,13 @@ BlockKey AnchorKey(const TenantSalt& salt, const Fingerprint& model, const PoolN
   return AnchorNameKey(salt, model, name);
 }
 
+BlockKey PoolKey(const TenantSalt& salt, const Fingerprint& model, const PoolName& pool) {
+  std::vector<uint8_t> name = PoolBytes(pool);
+  name.push_back(0);
+  name.push_back(static_cast<uint8_t>(static_cast<uint8_t>(pool.kind) + 1));
+  return AnchorNameKey(salt, model, name);
+}
+
 uint64_t AnchorPlacement(const TenantSalt& salt, const Fingerprint& model, const PoolName& pool) {
   std::vector<uint8_t> name = PoolBytes(pool);
   name.push_back(0);

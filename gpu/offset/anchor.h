@@ -59,6 +59,8 @@ struct Anchor {
 // base was cut from, since the same text said by another agent has another base; empty otherwise.
 BlockKey AnchorKey(const TenantSalt& salt, const Fingerprint& model, const PoolName& pool,
                    std::span<const int32_t> filling, std::span<const uint8_t> producer = {});
+// The name of a pool, kind included.
+BlockKey PoolKey(const TenantSalt& salt, const Fingerprint& model, const PoolName& pool);
 // Where a placeholder's anchors live: by model, placeholder and consumer, so that one node can mix
 // them, whatever their kind.
 uint64_t AnchorPlacement(const TenantSalt& salt, const Fingerprint& model, const PoolName& pool);

@@ -87,6 +87,10 @@ TEST(Anchor, KeysTellApartAllThatMatters) {
   EXPECT_NE(key, AnchorKey(salt, model, border, filling));
   EXPECT_NE(AnchorKey(salt, model, produced, filling),
             AnchorKey(salt, model, produced, filling, producer));
+  EXPECT_EQ(PoolKey(salt, model, pool), PoolKey(salt, model, pool));
+  EXPECT_NE(PoolKey(salt, model, pool), PoolKey(salt, model, produced));
+  EXPECT_NE(PoolKey(salt, model, pool), PoolKey(salt, model, consumer));
+  EXPECT_NE(PoolKey(salt, model, pool), AnchorKey(salt, model, pool, {}));
   // A pool lives in one place, both kinds of it.
   EXPECT_EQ(AnchorPlacement(salt, model, pool), AnchorPlacement(salt, model, produced));
   EXPECT_NE(AnchorPlacement(salt, model, pool), AnchorPlacement(salt, model, consumer));

@@ -229,6 +229,11 @@ void Node::Dispatch(Session& session, const Frame& frame, std::span<const uint8_
     case FrameType::kPutReady:
     case FrameType::kPutDone:
     case FrameType::kRemoveReply:
+    case FrameType::kAnchorInsert:
+    case FrameType::kAnchorInserted:
+    case FrameType::kMix:
+    case FrameType::kMixReply:
+    case FrameType::kMixUsed:
     case FrameType::kError:
       break;
   }

@@ -283,6 +283,17 @@ def make_bodies():
         "pong": (18, b""),
         "error": (19, pack("<BQ", 14, 5) + text("old list") + members),
         "goodbye": (20, b""),
+        "anchor_insert": (21, pack("<QBB", 17, 1, 0) + key1 + pack("<Q", 11) + key2 +
+                          pack("<IId", 20, 5, 0.9) + blob(header)),
+        "anchor_inserted": (22, pack("<QBBI", 17, 11, 3, 4) + text("other template")),
+        "mix": (23, key1 + pack("<Q", 11) + key2 + pack("<Q", 55) + pack("<BIIIQ", 1, 3, 2, 5, 77) +
+                pack("<BBBddd", 1, 1, 3, 10.0, 0.48, float("inf")) + pack("<II", 6, 4) +
+                many([pack("<16f", *range(i, i + 16)) for i in (0, 7)])),
+        "mix_reply": (24, pack("<BBBB", 0, 0, 1, 3) + pack("<BIIIQ", 1, 3, 2, 5, 77) +
+                      pack("<IIIII", 6, 9, 8, 7, 9) + pack("<dd", 2.0, 0.5) +
+                      pack("<4d", 0.25, 0.5, 0.75, 1.0) + pack("<QQ", 4096, 31) +
+                      many([key1, key2]) + many([bytes(range(16)), bytes(range(16, 32))])),
+        "mix_used": (25, key1 + pack("<Q", 11) + many([key2])),
     }
 
 

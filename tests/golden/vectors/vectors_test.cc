@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -12,6 +13,7 @@
 #include "proto/block_key.h"
 #include "proto/frame.h"
 #include "proto/messages.h"
+#include "proto/offset_messages.h"
 #include "proto/stream.h"
 
 namespace kedge {
@@ -236,6 +238,33 @@ std::map<std::string, Bytes> Bodies() {
   bodies["remove_reply"] =
       Encoded<RemoveReplyBody>(EncodeRemoveReply, {{ResultCode::kOk, ResultCode::kAbsent}});
   bodies["release"] = Encoded<ReleaseBody>(EncodeRelease, {{4}});
+  bodies["anchor_insert"] = Encoded<AnchorInsertBody>(
+      EncodeAnchorInsert, {17, kDurabilitySsd, 0, Key(1), 11, Key(2), 20, 5, 0.9, header});
+  bodies["anchor_inserted"] = Encoded<AnchorInsertedBody>(
+      EncodeAnchorInserted,
+      {17, ResultCode::kInvalid, PoolVerdict::kTemplate, 4, "other template"});
+  const PoolShape shape{1, 3, 2, 5, 77};
+  MixBody mix{Key(1), 11, Key(2), 55, shape, 1, 1, DType::kBf16, 10.0, 0.48};
+  mix.max_token_error = std::numeric_limits<double>::infinity();
+  mix.tokens = 6;
+  mix.sketch_first = 4;
+  for (const int row : {0, 7})
+    for (int i = 0; i < 16; ++i) mix.sketch.push_back(static_cast<float>(row + i));
+  bodies["mix"] = Encoded(EncodeMix, mix);
+  MixReplyBody reply{.has_rows = 1, .dtype = DType::kBf16, .shape = shape, .tokens = 6, .runs = 9};
+  reply.longest = 8;
+  reply.eligible = 7;
+  reply.predicted = 9;
+  reply.entropy = 2.0;
+  reply.nearest = 0.5;
+  for (int i = 0; i < 4; ++i) reply.error[i] = 0.25 * (i + 1);
+  reply.read_bytes = 4096;
+  reply.mix_us = 31;
+  reply.active = {Key(1), Key(2)};
+  reply.digests = {{.low = 0x0706050403020100, .high = 0x0f0e0d0c0b0a0908},
+                   {.low = 0x1716151413121110, .high = 0x1f1e1d1c1b1a1918}};
+  bodies["mix_reply"] = Encoded(EncodeMixReply, reply);
+  bodies["mix_used"] = Encoded<MixUsedBody>(EncodeMixUsed, {Key(1), 11, {Key(2)}});
   bodies["error"] =
       Encoded<ErrorBody>(EncodeError, {ResultCode::kStaleEpoch, "old list", 5, members});
   return bodies;
@@ -244,8 +273,8 @@ std::map<std::string, Bytes> Bodies() {
 TEST(Vectors, FramesAndBodies) {
   const json file = Load("frames.json");
   const std::map<std::string, Bytes> bodies = Bodies();
-  ASSERT_EQ(file["frames"].size(), 20u);
-  ASSERT_EQ(bodies.size(), 20u);
+  ASSERT_EQ(file["frames"].size(), size_t{kFrameTypeMax});
+  ASSERT_EQ(bodies.size(), size_t{kFrameTypeMax});
   for (const json& want : file["frames"]) {
     const std::string name = want["name"];
     FrameHeader header;
