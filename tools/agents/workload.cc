@@ -24,6 +24,8 @@ constexpr std::array kNames = {"anna", "bert",  "carl",  "dora", "emma", "felix"
 constexpr std::array kColours = {"red",   "blue", "green", "yellow", "black",  "white",
                                  "brown", "grey", "pink",  "orange", "silver", "gold"};
 
+constexpr size_t kFactsAsked = 3;
+
 // SplitMix64: the same texts on every machine.
 class Random {
  public:
@@ -73,6 +75,24 @@ absl::Status CheckPositive(const AgentOptions& options, int64_t bos) {
   return absl::OkStatus();
 }
 
+// Tokens of what an agent is asked and answers, where that is longest.
+absl::StatusOr<int64_t> LongestTurn(const EncodeText& encode, int64_t output_tokens) {
+  size_t longest = 0;
+  const auto take = [&](const std::string& text, int64_t behind) {
+    absl::StatusOr<std::vector<int32_t>> tokens = encode(text);
+    if (tokens.ok()) longest = std::max(longest, tokens->size() + static_cast<size_t>(behind));
+    return tokens.status();
+  };
+  for (const char* name : kNames) {
+    if (absl::Status s = take(absl::StrCat("list ", name), output_tokens); !s.ok()) return s;
+    for (const char* colour : kColours) {
+      const absl::Status s = take(absl::StrCat("colour ", name, " ", colour), 0);
+      if (!s.ok()) return s;
+    }
+  }
+  return static_cast<int64_t>(longest);
+}
+
 void Add(AgentPrompt& prompt, std::span<const int32_t> tokens, bool filling, int64_t placeholder) {
   prompt.pieces.push_back({.filling = filling,
                            .placeholder = placeholder,
@@ -107,14 +127,10 @@ absl::StatusOr<AgentWorkload> AgentWorkload::Create(const AgentOptions& options,
     joints += static_cast<int64_t>(joint->size());
     workload.joints_.push_back(*std::move(joint));
   }
-  size_t longest_ask = 0;
-  for (const char* name : kNames) {
-    absl::StatusOr<std::vector<int32_t>> ask = encode(absl::StrCat("list ", name));
-    if (!ask.ok()) return ask.status();
-    longest_ask = std::max(longest_ask, ask->size());
-  }
-  workload.longest_ = static_cast<int64_t>(longest_ask) + options.prefix_tokens +
-                      options.input_tokens + joints + options.agents * options.output_tokens;
+  absl::StatusOr<int64_t> longest_turn = LongestTurn(encode, options.output_tokens);
+  if (!longest_turn.ok()) return longest_turn.status();
+  workload.longest_ = *longest_turn + options.prefix_tokens + options.input_tokens + joints +
+                      (options.agents - 1) * options.output_tokens;
   if (workload.longest_ > max_tokens) {
     return absl::InvalidArgumentError(
         absl::StrCat("agents: ", options.agents, " with prefix ", options.prefix_tokens, ", input ",
@@ -128,18 +144,32 @@ absl::StatusOr<AgentRequest> AgentWorkload::Request(int64_t request) const {
   Random random(options_.seed * 1000003 + static_cast<uint64_t>(request));
   std::array names = kNames;  // in another order; each comes once before one comes again
   for (size_t i = names.size() - 1; i > 0; --i) std::swap(names[i], names[random.Below(i + 1)]);
-  size_t next = 0;
+  std::vector<const char*> colours;  // of names[i % size]; the last of them may be cut off
   absl::StatusOr<std::vector<int32_t>> question = Fill(encode_, options_.input_tokens, [&] {
-    return absl::StrCat(names[next++ % names.size()], " ", random.OneOf(kColours), " . ");
+    colours.push_back(random.OneOf(kColours));
+    return absl::StrCat(names[(colours.size() - 1) % names.size()], " ", colours.back(), " . ");
   });
   if (!question.ok()) return question.status();
   absl::StatusOr<std::vector<int32_t>> ask = encode_(absl::StrCat("list ", names[0]));
   if (!ask.ok()) return ask.status();
-  return AgentRequest{*std::move(question), *std::move(ask)};
+  AgentRequest made{*std::move(question), *std::move(ask), {}};
+  const size_t whole = colours.size() - 1;
+  const size_t twice = colours.size() > names.size() ? colours.size() - names.size() : 0;
+  const size_t end = std::min(whole, names.size());
+  const size_t step = twice < end ? (end - twice + kFactsAsked - 1) / kFactsAsked : 1;
+  for (size_t i = twice; i < end; i += step) {
+    absl::StatusOr<std::vector<int32_t>> of = encode_(absl::StrCat("colour ", names[i]));
+    if (!of.ok()) return of.status();
+    absl::StatusOr<std::vector<int32_t>> answer = encode_(absl::StrCat(" ", colours[i]));
+    if (!answer.ok()) return answer.status();
+    made.facts.push_back({*std::move(of), *std::move(answer)});
+  }
+  return made;
 }
 
 AgentPrompt AgentWorkload::Prompt(int64_t agent, const AgentRequest& request,
-                                  const std::vector<std::vector<int32_t>>& messages) const {
+                                  const std::vector<std::vector<int32_t>>& messages,
+                                  std::span<const int32_t> ask) const {
   ABSL_RAW_CHECK(
       agent >= 0 && agent < options_.agents && static_cast<int64_t>(messages.size()) >= agent,
       "AgentWorkload: no such agent, or messages before it are missing");
@@ -151,7 +181,7 @@ AgentPrompt AgentWorkload::Prompt(int64_t agent, const AgentRequest& request,
     Add(prompt, messages[before], true, 1 + before);
   }
   Add(prompt, joints_[agent], false, 0);
-  Add(prompt, request.ask, false, 0);
+  Add(prompt, ask.empty() ? request.ask : ask, false, 0);
   return prompt;
 }
 

@@ -3,7 +3,8 @@
 //
 //     role_m  question  joint_0  message_0  joint_1  ...  message_(m-1)  joint_m  ask
 //
-// A question is a list of facts ("anna red ."), what is asked is to list them.
+// A question is a list of facts ("anna red ."), what is asked is to list them. Behind the same
+// prompt an agent can be asked for single facts instead: answers of one word, right or wrong.
 //
 // The shape and the grid of lengths (input, prefix, output) are those of KVCOMM (arXiv 2510.12872,
 // Eq. 1 and Table 3: prefix 64 to 1024, output 128 to 1024, input 64 to 1024). Role texts and
@@ -40,9 +41,15 @@ struct AgentPiece {
   int64_t count = 0;
 };
 
+struct AgentFact {
+  std::vector<int32_t> ask;     // "colour anna"
+  std::vector<int32_t> answer;  // "red"
+};
+
 struct AgentRequest {
   std::vector<int32_t> question;  // input_tokens
   std::vector<int32_t> ask;       // stands at the end of every agent's prompt
+  std::vector<AgentFact> facts;   // some of the question's that stand in it once; 3 at most
 };
 
 struct AgentPrompt {
@@ -65,9 +72,11 @@ class AgentWorkload {
   // What the user of request `request` says: another each, the same at every call.
   absl::StatusOr<AgentRequest> Request(int64_t request) const;
 
-  // What agent `agent` reads: `messages` are those of the agents before it, in order.
+  // What agent `agent` reads: `messages` are those of the agents before it, in order. `ask` stands
+  // in place of the request's own; empty: that.
   AgentPrompt Prompt(int64_t agent, const AgentRequest& request,
-                     const std::vector<std::vector<int32_t>>& messages) const;
+                     const std::vector<std::vector<int32_t>>& messages,
+                     std::span<const int32_t> ask = {}) const;
 
  private:
   AgentOptions options_;

@@ -72,6 +72,37 @@ TEST(AgentWorkload, RequestsDifferAndRepeat) {
       << "the role text is the same in every request";
 }
 
+// The byte tokenizer's text again.
+std::string Text(const std::vector<int32_t>& tokens) { return ByteTokenizer().Decode(tokens); }
+
+TEST(AgentWorkload, FactsAreThoseOfTheQuestionThatStandInItOnce) {
+  for (const int64_t input : {5, 40, 200, 500, 5000}) {
+    absl::StatusOr<AgentWorkload> workload =
+        AgentWorkload::Create({.input_tokens = input}, Bytes, kBos, 8192);
+    ASSERT_TRUE(workload.ok()) << workload.status();
+    absl::StatusOr<AgentRequest> request = workload->Request(2);
+    ASSERT_TRUE(request.ok());
+    const std::string question = " " + Text(request->question);
+    EXPECT_LE(request->facts.size(), 3u);
+    EXPECT_EQ(request->facts.size() == 3, input == 200 || input == 500) << input;
+    for (const AgentFact& fact : request->facts) {
+      const std::string name = Text(fact.ask).substr(std::string("colour").size()) + " ";
+      const size_t at = question.find(name);
+      ASSERT_NE(at, std::string::npos) << name;
+      EXPECT_EQ(question.find(name, at + 1), std::string::npos) << name << "has one colour";
+      const std::string colour = Text(fact.answer).substr(1) + " . ";
+      EXPECT_EQ(question.substr(at + name.size(), colour.size()), colour);
+    }
+    if (request->facts.empty()) continue;
+    const AgentPrompt usual = workload->Prompt(0, *request, {});
+    const AgentPrompt asked = workload->Prompt(0, *request, {}, request->facts[0].ask);
+    const size_t context = usual.tokens.size() - request->ask.size();
+    ASSERT_EQ(asked.tokens.size(), context + request->facts[0].ask.size());
+    EXPECT_TRUE(
+        std::equal(usual.tokens.begin(), usual.tokens.begin() + context, asked.tokens.begin()));
+  }
+}
+
 TEST(AgentWorkload, WhatDoesNotFitIsRefusedByName) {
   EXPECT_THAT(
       ErrorOf({.agents = 5, .input_tokens = 1024, .prefix_tokens = 512, .output_tokens = 512}, 512),

@@ -14,7 +14,6 @@
 #include <fstream>
 #include <string>
 
-#include "gpu/codec/codec_chain.h"
 #include "tools/demonstration/agents.h"
 #include "tools/demonstration/interrupt.h"
 #include "tools/demonstration/node.h"
@@ -82,8 +81,10 @@ std::string DefaultScratch() {
 void AddFlags(CLI::App& app, Flags& flags) {
   app.add_flag("--quick", flags.quick, "End within a minute");
   app.add_flag("--embedded", flags.embedded, "A node inside this process instead of a kedged");
-  app.add_option("--policy", flags.policy,
-                 "What blocks are stored as: raw, kivi4, kivi2, or a codec chain such as kivi4g32")
+  app.add_option(
+         "--policy", flags.policy,
+         "What the agents' blocks are stored as: raw, kivi4, kivi2, or a codec chain such as "
+         "archive1, if the model's profile lets it")
       ->type_name("NAME")
       ->capture_default_str();
   app.add_option("--json", flags.json, "Write all figures into this file, as one object")
@@ -156,7 +157,9 @@ absl::StatusOr<Inputs> ReadInputs(const Flags& flags) {
   if (!trace.ok()) return named("--trace", trace.status());
   inputs.trace = *std::move(trace);
   if (flags.agents.model.empty()) return inputs;
-  if (absl::Status s = CheckAgents(flags.agents); !s.ok()) return named("--model", s);
+  if (absl::Status s = CheckAgents(flags.agents); !s.ok()) {
+    return named(flags.agents.variant.empty() ? "--model" : "--model, --policy", s);
+  }
   return inputs;
 }
 
@@ -188,8 +191,8 @@ int Run(const Flags& flags, const Inputs& inputs) {
   figures.trace = flags.trace;
   figures.quick = flags.quick;
   figures.questions = inputs.questions;
-  const std::string variant = VariantOf(flags.policy);
-  if (!variant.empty()) figures.policy = variant;
+  const bool lossy = !flags.agents.variant.empty();
+  if (lossy) figures.policy = flags.agents.variant;
   figures.host_bytes = flags.quick ? kHostBytesQuick : kHostBytes;
   figures.ssd_bytes = kSsdBytes;
 
@@ -201,7 +204,7 @@ int Run(const Flags& flags, const Inputs& inputs) {
                                .directory = (*scratch)->path(),
                                .host_bytes = figures.host_bytes,
                                .ssd_bytes = figures.ssd_bytes,
-                               .lossy = !variant.empty()});
+                               .profile = lossy ? ProfilePath(flags.agents.model) : ""});
   if (!node.ok()) return FailStep(node.status());
   figures.node = (*node)->address();
   std::fprintf(stderr, "Node at %s\n", figures.node.c_str());
@@ -209,8 +212,7 @@ int Run(const Flags& flags, const Inputs& inputs) {
   auto serving = ServeQuestions(**node, {.directory = (*scratch)->path() + "/checkpoint",
                                          .instructions = inputs.instructions,
                                          .questions = inputs.questions,
-                                         .answer_tokens = flags.answer_tokens,
-                                         .variant = variant});
+                                         .answer_tokens = flags.answer_tokens});
   if (!serving.ok()) return FailStep(serving.status());
   figures.serving = *std::move(serving);
   figures.wire = (*node)->wire();
@@ -218,9 +220,7 @@ int Run(const Flags& flags, const Inputs& inputs) {
   std::fflush(stdout);
 
   if (!flags.agents.model.empty()) {
-    AgentsOptions options = flags.agents;
-    options.variant = variant;
-    auto agents = RunAgents(**node, options);
+    auto agents = RunAgents(**node, flags.agents);
     if (!agents.ok()) return FailStep(agents.status());
     figures.agents = *std::move(agents);
     PrintAgents(figures);
@@ -252,8 +252,7 @@ int Run(const Flags& flags, const Inputs& inputs) {
     file.close();
     if (!file) return Fail(kExitFailed, "--json: " + flags.json + ": cannot be written");
   }
-  const bool lossless = VariantOf(flags.policy).empty();
-  if (lossless &&
+  if (!lossy &&
       (!figures.serving.same_tokens() || (figures.agents && !figures.agents->same_tokens())))
     return Fail(kExitFailed, "an answer with Kedge differs from the one without");
   return 0;
@@ -275,12 +274,11 @@ int Main(int argc, char** argv) {
   if (flags.requests == 0) flags.requests = flags.quick ? 200 : 500;
   if (!flags.json.empty() && !std::ofstream(flags.json, std::ios::app))
     return Fail(kExitUsage, "--json: " + flags.json + ": cannot be written");
+  flags.agents.variant = VariantOf(flags.policy);
+  if (!flags.agents.variant.empty() && flags.agents.model.empty())
+    return Fail(kExitUsage, "--policy " + flags.policy + ": needs --model, and its profile");
   absl::StatusOr<Inputs> inputs = ReadInputs(flags);
   if (!inputs.ok()) return Fail(kExitUsage, Text(inputs.status()));
-  if (const std::string variant = VariantOf(flags.policy); !variant.empty()) {
-    const absl::Status known = codec::CodecChain::Parse(variant).status();
-    if (!known.ok()) return Fail(kExitUsage, "--policy: " + Text(known));
-  }
   CatchInterrupts();
   return Run(flags, *inputs);
 }

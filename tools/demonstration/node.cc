@@ -32,17 +32,18 @@ absl::StatusOr<std::unique_ptr<DemoNode>> DemoNode::Start(const DemoNodeOptions&
   if (options.embedded) {
     node->address_ = absl::StrCat("embedded:?host=", options.host_bytes >> 20, "MiB&ssd=", ssd,
                                   "&ssd_size=", options.ssd_bytes >> 20, "MiB",
-                                  options.lossy ? "&allow_unprofiled=true" : "");
+                                  options.profile.empty() ? "" : "&profile=", options.profile);
     return node;
   }
-  auto process = KedgedProcess::Start(
-      {.binary = options.kedged,
-       .listen = options.transport + "://127.0.0.1:0",
-       .flags = {absl::StrCat("--host-capacity=", options.host_bytes >> 20, "MiB"),
-                 absl::StrCat("--ssd-path=", ssd),
-                 absl::StrCat("--ssd-capacity=", options.ssd_bytes >> 20, "MiB"),
-                 absl::StrCat("--allow-unprofiled=", options.lossy ? "true" : "false")},
-       .log_path = LogPath(options)});
+  std::vector<std::string> flags = {
+      absl::StrCat("--host-capacity=", options.host_bytes >> 20, "MiB"),
+      absl::StrCat("--ssd-path=", ssd),
+      absl::StrCat("--ssd-capacity=", options.ssd_bytes >> 20, "MiB")};
+  if (!options.profile.empty()) flags.push_back(absl::StrCat("--profiles=", options.profile));
+  auto process = KedgedProcess::Start({.binary = options.kedged,
+                                       .listen = options.transport + "://127.0.0.1:0",
+                                       .flags = std::move(flags),
+                                       .log_path = LogPath(options)});
   if (!process.ok())
     return absl::Status(process.status().code(),
                         absl::StrCat(process.status().message(), LogTail(LogPath(options))));

@@ -22,7 +22,7 @@ struct DemoNodeOptions {
   std::string directory;          // for the SSD tier and the log
   uint64_t host_bytes = 0;
   uint64_t ssd_bytes = 0;
-  bool lossy = false;  // takes lossy variants of models that were never measured
+  std::string profile;  // of a model that lossy variants come of; "": none
 };
 
 // One thread. A daemon is stopped when the DemoNode goes.

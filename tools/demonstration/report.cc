@@ -133,19 +133,28 @@ void PrintAgents(const DemoFigures& figures) {
               FitColumns("agent", 10).c_str(), "tokens", "TTFT", "matched", "TTFT", "speed-up",
               "matched", "TTFT", "speed-up");
   const double requests = static_cast<double>(std::max<int64_t>(agents.requests, 1));
+  int64_t answers = 0;
+  int64_t right = 0;
   for (size_t i = 0; i < agents.agents.size(); ++i) {
     const AgentSums& sums = agents.agents[i];
     std::printf(
-        "  %s %6.0f %6.1f ms | %7.0f %6.1f ms %6.1fx | %7.0f %6.1f ms %6.1fx | %d of %d %s\n",
+        "  %s %6.0f %6.1f ms | %7.0f %6.1f ms %6.1fx | %7.0f %6.1f ms %6.1fx | %d of %d %s, "
+        "messages %d of "
+        "%d\n",
         FitColumns(absl::StrCat(i + 1), 10).c_str(), sums.prompt_tokens / requests,
         sums.dense_ttft_ms / requests, sums.first_matched_tokens / requests,
         sums.first_ttft_ms / requests, Ratio(sums.dense_ttft_ms, sums.first_ttft_ms),
         sums.again_matched_tokens / requests, sums.again_ttft_ms / requests,
         Ratio(sums.dense_ttft_ms, sums.again_ttft_ms), static_cast<int>(sums.same_answers),
-        static_cast<int>(sums.answers), Verdict(sums.same_answers == sums.answers).c_str());
+        static_cast<int>(sums.answers), Verdict(sums.same_answers == sums.answers).c_str(),
+        static_cast<int>(sums.same_messages), static_cast<int>(sums.messages));
+    answers += sums.answers;
+    right += sums.right_answers;
   }
+  std::printf("\n  Questions about single facts: %d of %d answered rightly without Kedge.\n",
+              static_cast<int>(right), static_cast<int>(answers));
   if (!agents.sample.empty())
-    std::printf("\n  The last message: %s\n", FitColumns(agents.sample, 76).c_str());
+    std::printf("  The last message: %s\n", FitColumns(agents.sample, 76).c_str());
   if (!agents.trouble.empty()) std::printf("    trouble: %s\n", agents.trouble.c_str());
 }
 
@@ -163,7 +172,7 @@ void PrintStored(const DemoFigures& figures) {
   line("questions", figures.serving.stored);
   if (figures.agents) line("agents", figures.agents->stored);
   const bool same =
-      figures.serving.same_tokens() && (!figures.agents || figures.agents->same_tokens());
+      figures.serving.same_tokens() && (!figures.agents || figures.agents->same_answers());
   std::printf("  answers as without Kedge: %s\n", Verdict(same).c_str());
   if (figures.policy != "raw") {
     std::printf("  (%s loses something; tools/bench quality says how much)\n",

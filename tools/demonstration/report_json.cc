@@ -103,8 +103,11 @@ ordered_json AgentsJson(const DemoFigures& figures) {
                     {"again_ttft_ms", sums.again_ttft_ms},
                     {"first_matched_tokens", sums.first_matched_tokens},
                     {"again_matched_tokens", sums.again_matched_tokens},
+                    {"messages", sums.messages},
+                    {"same_messages", sums.same_messages},
                     {"answers", sums.answers},
-                    {"same_answers", sums.same_answers}});
+                    {"same_answers", sums.same_answers},
+                    {"right_answers", sums.right_answers}});
   }
   return {{"model", agents.model},
           {"requests", agents.requests},
@@ -112,6 +115,7 @@ ordered_json AgentsJson(const DemoFigures& figures) {
           {"prefix_tokens", agents.workload.prefix_tokens},
           {"output_tokens", agents.workload.output_tokens},
           {"block_tokens", agents.block_tokens},
+          {"same_answers", agents.same_answers()},
           {"same_tokens", agents.same_tokens()},
           {"trouble", agents.trouble},
           {"agents", list}};

@@ -48,9 +48,13 @@ TEST(ReportTest, AgentsAreThereWhenTheyRan) {
   nlohmann::json object = nlohmann::json::parse(FiguresJson(figures));
   EXPECT_EQ(object["agents"]["agents"][0]["prompt_tokens"], 200);
   EXPECT_EQ(object["agents"]["same_tokens"], true);
+  figures.agents->agents[0].messages = 1;
+  object = nlohmann::json::parse(FiguresJson(figures));
+  EXPECT_EQ(object["agents"]["same_answers"], true);
+  EXPECT_EQ(object["agents"]["same_tokens"], false);
   figures.agents->agents[0].same_answers = 1;
   object = nlohmann::json::parse(FiguresJson(figures));
-  EXPECT_EQ(object["agents"]["same_tokens"], false);
+  EXPECT_EQ(object["agents"]["same_answers"], false);
 }
 
 TEST(ReportTest, OneOtherTokenIsSeen) {

@@ -19,11 +19,8 @@ namespace {
 constexpr char kWeightsId[] = "kedge/demonstration-llama, seed 7";
 constexpr int64_t kWarmUpTokens = 64;
 
-WorkerOptions DemoWorker(const std::string& variant) {
-  return {.weights_id = kWeightsId,
-          .tokenizer_id = ByteTokenizer::kId,
-          .variant = variant,
-          .allow_unprofiled = !variant.empty()};
+WorkerOptions DemoWorker() {
+  return {.weights_id = kWeightsId, .tokenizer_id = ByteTokenizer::kId};
 }
 
 std::vector<int32_t> PromptOf(const std::string& instructions, const std::string& question) {
@@ -57,7 +54,7 @@ absl::Status AnswerAll(Model& model, DemoNode& node,
                        const std::vector<std::vector<int32_t>>& prompts,
                        const ServingOptions& options, ServingFigures* figures) {
   const int64_t answer_tokens = options.answer_tokens;
-  const WorkerOptions worker = DemoWorker(options.variant);
+  const WorkerOptions worker = DemoWorker();
   absl::StatusOr<std::unique_ptr<Worker>> dense = Worker::Create(model, nullptr, worker);
   if (!dense.ok()) return dense.status();
   // Brings weights and code into memory, so that the first question does not pay for it.
@@ -133,7 +130,6 @@ absl::StatusOr<ServingFigures> ServeQuestions(DemoNode& node, const ServingOptio
   figures.instruction_tokens = static_cast<int64_t>(PromptOf(options.instructions, "").size());
   figures.questions.resize(prompts.size());
   if (absl::Status s = AnswerAll(**model, node, prompts, options, &figures); !s.ok()) return s;
-  if (!options.variant.empty()) figures.stored.variant = options.variant;
   for (const ServedQuestion& question : figures.questions) {
     figures.stored.Add(question.first, figures.block_bytes);
     figures.stored.Add(question.again, figures.block_bytes);

@@ -3,7 +3,9 @@
 //
 // Each question is answered three times: by a worker without Kedge (dense), by a worker with Kedge
 // that has not seen it (first), and, after all of them, by another worker with a client of its own
-// (again). All three must give the same tokens.
+// (again). All three must give the same tokens. Blocks are raw, whatever the policy: weights that
+// are random have no quality that a profile could have measured, so the gate lets nothing lossy
+// through.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +24,6 @@ struct ServingOptions {
   std::string instructions;
   std::vector<std::string> questions;
   int64_t answer_tokens = 16;
-  std::string variant;  // codec chain to store as; "": raw
 };
 
 // Blocks that the node acknowledged, and what they take.
