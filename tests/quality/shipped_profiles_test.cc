@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "gpu/codec/codec_chain.h"
+#include "gpu/codec/pruned_chain.h"
 #include "gpu/model/file_map.h"
 #include "gpu/model/model_config.h"
 #include "gpu/profile/model_identity.h"
@@ -36,10 +37,19 @@ TEST(ShippedProfiles, BelongToTheirWeights) {
     const absl::Status same =
         profile->CheckModel(profile::ProfiledModelOf(*config, config->dtype, *weights));
     ASSERT_TRUE(same.ok()) << directory << ": " << same << kAgain;
+    int pruned = 0;
     for (const GateRecord& record : profile->gate()) {
-      const auto chain = codec::CodecChain::Parse(record.chain, &*profile);
-      EXPECT_TRUE(chain.ok()) << directory << ": " << chain.status() << kAgain;
+      const absl::Status status =
+          codec::PrunedChain::IsPruned(record.chain)
+              ? codec::PrunedChain::Parse(record.chain, &*profile).status()
+              : codec::CodecChain::Parse(record.chain, &*profile).status();
+      EXPECT_TRUE(status.ok()) << directory << ": " << status << kAgain;
+      EXPECT_GT(record.bits_per_value, 0.0) << directory << ": " << record.chain << kAgain;
+      if (record.task != kGateMean || !codec::PrunedChain::IsPruned(record.chain)) continue;
+      ++pruned;
+      EXPECT_LT(record.bits_per_value, 16.0) << directory << ": " << record.chain;
     }
+    EXPECT_GT(pruned, 0) << directory << ": no pruned chain was measured" << kAgain;
   }
   EXPECT_GT(profiles, 0) << "no model has a kedge_profile.bin";
 }

@@ -11,6 +11,8 @@
 #include "gpu/codec/kivi_rans.h"
 #include "gpu/codec/kivi_rans_codec.h"
 #include "gpu/codec/part_header.h"
+#include "gpu/codec/pruned_chain.h"
+#include "gpu/model/prune_profile.h"
 #include "gpu/profile/archive_fit.h"
 #include "gpu/profile/kv_samples.h"
 #include "gpu/profile/model_identity.h"
@@ -188,7 +190,52 @@ absl::StatusOr<std::vector<uint8_t>> KiviSection(const std::string& name, Model&
   return codec::EncodeKiviTables(counts);
 }
 
+// What pruned chains need to know: layer budgets and query statistics.
+absl::Status AddPruneSections(Model& model, const std::vector<const EvalContext*>& contexts,
+                              int64_t count, ModelProfile::Sections& sections) {
+  PruneProfiler profiler(model);
+  for (const EvalContext* context : contexts) {
+    if (count-- == 0) break;
+    if (absl::Status s = profiler.Add(model, context->tokens); !s.ok()) return s;
+  }
+  const absl::StatusOr<codec::PruneProfile> learned = profiler.Build();
+  if (!learned.ok()) return learned.status();
+  sections[codec::kPrefixKvSection] = codec::EncodePrefixKv(learned->budgets);
+  sections[codec::kQueryStatsSection] = codec::EncodeQueryStats(*learned->queries);
+  return absl::OkStatus();
+}
+
+// What a pruned chain encodes its rows as; any other chain itself.
+std::string_view RestOf(std::string_view chain) {
+  if (!codec::PrunedChain::IsPruned(chain)) return chain;
+  const auto behind_plus = [](std::string_view text) {
+    const size_t plus = text.find('+');
+    return plus == std::string_view::npos ? std::string_view() : text.substr(plus + 1);
+  };
+  const std::string_view rest = behind_plus(chain);
+  return rest.substr(0, 7) == "kvcrush" ? behind_plus(rest) : rest;
+}
+
+void AddOnce(std::string_view name, std::vector<std::string>& names) {
+  if (std::find(names.begin(), names.end(), name) == names.end()) names.emplace_back(name);
+}
+
 }  // namespace
+
+absl::StatusOr<ProfileOptions> OptionsFor(const std::vector<std::string>& chains) {
+  constexpr std::string_view kRans = "+rans";
+  ProfileOptions options;
+  for (const std::string& chain : chains) {
+    const std::string_view rest = RestOf(chain);
+    if (rest.empty()) return absl::InvalidArgumentError(absl::StrCat("chain: '", chain, "'"));
+    if (rest.substr(0, 7) == "archive") {
+      AddOnce(rest, options.archives);
+    } else if (rest.size() > kRans.size() && rest.substr(rest.size() - kRans.size()) == kRans) {
+      AddOnce(rest.substr(0, rest.size() - kRans.size()), options.kivi);
+    }
+  }
+  return options;
+}
 
 absl::StatusOr<ModelProfile> BuildProfile(const quality::EvalModel& model,
                                           const std::string& weights_id,
@@ -237,6 +284,11 @@ absl::StatusOr<ModelProfile> BuildProfile(const quality::EvalModel& model,
     if (!section.ok()) return section.status();
     sections["entropy/" + name + "+rans"] = *std::move(section);
     progress(absl::StrCat("counted ", name));
+  }
+  if (options.prune_contexts > 0) {
+    absl::Status s = AddPruneSections(runner, contexts, options.prune_contexts, sections);
+    if (!s.ok()) return s;
+    progress("learned layer budgets and query statistics");
   }
   return ModelProfile::Make(identity, sections, {});
 }

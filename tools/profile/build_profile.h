@@ -19,20 +19,26 @@ namespace kedge::profile {
 
 struct ProfileOptions {
   // Which operating points: `archive3` aims at 3 bits a value, and so on.
-  std::vector<std::string> archives = {"archive4",   "archive3", "archive2",
-                                       "archive1.5", "archive1", "archive0.75"};
-  // Chains of KIVI that get tables.
-  std::vector<std::string> kivi = {"kivi2g32", "kivi4g32", "kivi2g64", "had+kivi2g32"};
-  int64_t tokens_max = 24000;  // that bases and tables are fitted to
-  int64_t questions = 4;       // of each context that are sampled for their queries
-  int64_t probe_contexts = 4;  // of each task, for sensitivities; 0: all parts alike
-  double probe_share = 0.1;    // of a part's energy that the probe takes away
+  std::vector<std::string> archives;
+  std::vector<std::string> kivi;  // chains of KIVI that get entropy tables: `kivi2g32`
+  int64_t tokens_max = 24000;     // that bases and tables are fitted to
+  int64_t questions = 4;          // of each context that are sampled for their queries
+  int64_t probe_contexts = 4;     // of each task, for sensitivities; 0: all parts alike
+  double probe_share = 0.1;       // of a part's energy that the probe takes away
+  // That layer budgets and query statistics are learned from; 0: neither is in the profile, which
+  // then has no pruned chain.
+  int64_t prune_contexts = 16;
 };
+
+// The defaults, with the operating points and tables that these chains need, and no others.
+// InvalidArgument names a chain that is of no grammar.
+absl::StatusOr<ProfileOptions> OptionsFor(const std::vector<std::string>& chains);
 
 using Progress = std::function<void(const std::string& what)>;
 
 // `tasks` are calibration contexts, of all that the model will be asked. `weights_id` names the
-// weights, and what was done to them (the twin).
+// weights, and what was done to them (the twin). A function of its arguments: the same model and
+// samples give the same bytes, on any number of runners.
 absl::StatusOr<ModelProfile> BuildProfile(const quality::EvalModel& model,
                                           const std::string& weights_id,
                                           std::vector<quality::Runner>& runners,
@@ -47,7 +53,9 @@ struct GateBar {
 };
 
 // The same profile with records of these chains on `tasks`, which are not those that it was built
-// from. A record passes when what was lost is at most its bar.
+// from. A record passes when what was lost is at most its bar. A chain that cannot encode this
+// model's KV (a group that does not divide its head size, too few heads for kvcrush) has no record,
+// and so is refused; `progress` is told why.
 absl::StatusOr<ModelProfile> WithGate(const ModelProfile& profile,
                                       std::vector<quality::Runner>& runners,
                                       const std::vector<quality::EvalTask>& tasks,

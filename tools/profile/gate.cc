@@ -73,12 +73,51 @@ GateRecord MeanOf(const GateBar& bar, const std::vector<GateRecord>& records) {
   return mean;
 }
 
+// Whether the chain can encode this model's KV at all: tried on one context.
+absl::Status Try(const std::string& chain, const ModelProfile& profile, Model& model,
+                 const quality::EvalContext& context) {
+  absl::StatusOr<std::unique_ptr<quality::KvPolicy>> policy = quality::MakePolicy(chain, &profile);
+  if (!policy.ok()) return policy.status();
+  const auto length = static_cast<int64_t>(context.tokens.size());
+  absl::StatusOr<KvCache> dense = model.NewCache(length);
+  if (!dense.ok()) return dense.status();
+  if (absl::Status s = model.Prefill(context.tokens, *dense).status(); !s.ok()) return s;
+  return (*policy)
+      ->Obtain(model, {.context = context, .dense = *dense, .capacity = length})
+      .status();
+}
+
+std::vector<GateBar> WhatCanBeMeasured(const std::vector<GateBar>& bars,
+                                       const ModelProfile& profile, Model& model,
+                                       const std::vector<EvalTask>& tasks,
+                                       const Progress& progress) {
+  const quality::EvalContext* longest = nullptr;
+  for (const EvalTask& task : tasks) {
+    for (const quality::EvalContext& context : task.contexts) {
+      if (longest == nullptr || context.tokens.size() > longest->tokens.size()) longest = &context;
+    }
+  }
+  std::vector<GateBar> measured;
+  for (const GateBar& bar : bars) {
+    const absl::Status can =
+        longest == nullptr ? absl::OkStatus() : Try(bar.chain, profile, model, *longest);
+    if (can.ok()) {
+      measured.push_back(bar);
+    } else {
+      progress(absl::StrCat("left out ", bar.chain, ": ", can.message()));
+    }
+  }
+  return measured;
+}
+
 }  // namespace
 
 absl::StatusOr<ModelProfile> WithGate(const ModelProfile& profile,
                                       std::vector<quality::Runner>& runners,
                                       const std::vector<EvalTask>& tasks,
-                                      const std::vector<GateBar>& bars, const Progress& progress) {
+                                      const std::vector<GateBar>& asked, const Progress& progress) {
+  const std::vector<GateBar> bars =
+      WhatCanBeMeasured(asked, profile, *runners[0].model, tasks, progress);
   std::vector<GateRecord> records;
   for (const EvalTask& task : tasks) {
     quality::Policies policies;
