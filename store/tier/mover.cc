@@ -181,7 +181,7 @@ bool Mover::Recode(Job& job, const BlockInfo& info, const BlockHeader& header,
                    std::span<const uint8_t> payload, Outgoing& out) {
   const std::optional<Variant> variant = recoder_->OnSsd(header);
   if (!variant) return false;
-  if (HeldAs(info, *variant)) {
+  if (HeldAs(info, *variant).ref) {
     map_.SetRecoded(job.block);
     return true;
   }
@@ -198,10 +198,10 @@ bool Mover::Recode(Job& job, const BlockInfo& info, const BlockHeader& header,
   return true;
 }
 
-bool Mover::HeldAs(const BlockInfo& info, const Variant& variant) {
+BlockMap::Found Mover::HeldAs(const BlockInfo& info, const Variant& variant) {
   const uint16_t id = map_.variants().Find(variant);
-  return id != kNoVariantId &&
-         map_.Lookup(info.key, info.placement, {&id, 1}).code == ResultCode::kOk;
+  if (id == kNoVariantId) return {};
+  return map_.Lookup(info.key, info.placement, {&id, 1});
 }
 
 // False when the block was removed meanwhile: its tombstone follows.
@@ -257,9 +257,19 @@ void Mover::AppendBatch(std::vector<Job>& batch) {
     }
   }
   for (Job& job : batch) {
+    if (status.ok() && job.done && OutOfSsd(job)) {
+      Queue(std::move(job), /*urgent=*/true);
+      continue;
+    }
     job.block.Reset();  // who is told may count on the pin to be gone
     if (job.done) std::exchange(job.done, nullptr)(status);
   }
+}
+
+// The SSD had the block when the batch was made, and dropped that segment to make room for it.
+bool Mover::OutOfSsd(const Job& job) const {
+  const BlockInfo info = map_.Describe(job.block);
+  return !info.removed && !info.ssd && info.host;
 }
 
 void Mover::AppendTombstones(std::vector<Job>& batch) {
@@ -318,8 +328,9 @@ bool Mover::RecodeIfIdle(BlockRef block) {
   if (!known.ok()) return true;  // whoever asks for it finds out, and drops it
   const std::optional<Variant> variant = recoder_->AfterIdle(*known, idle_hours);
   if (!variant) return true;
-  if (HeldAs(info, *variant)) {
-    ReplaceIdle(std::move(block), info);
+  if (const BlockMap::Found held = HeldAs(info, *variant); held.ref) {
+    // In host memory alone it would not outlive a power cut, and this one may have to.
+    if (held.info.ssd) ReplaceIdle(std::move(block), info);
     return true;
   }
   const ImageLayout layout = info.layout();

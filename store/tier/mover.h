@@ -121,10 +121,11 @@ class Mover {
   void RefillFromMap();
   void AppendBatch(std::vector<Job>& batch);
   void Prepare(Job& job, Outgoing& out);
+  bool OutOfSsd(const Job& job) const;
   bool Recode(Job& job, const BlockInfo& info, const BlockHeader& header,
               std::span<const uint8_t> payload, Outgoing& out);
   bool InsertRecoded(const BlockRef& of, const BlockHeader& header, SsdLocation location);
-  bool HeldAs(const BlockInfo& info, const Variant& variant);
+  BlockMap::Found HeldAs(const BlockInfo& info, const Variant& variant);
   void RecodeIdleSlice();
   bool RecodeIfIdle(BlockRef block);
   void ReplaceIdle(BlockRef block, const BlockInfo& info);

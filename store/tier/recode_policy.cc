@@ -93,10 +93,16 @@ const Variant& RecodePolicy::OnSsd(uint64_t tenant) const {
   return rules.empty() || rules[0].after_hours != 0 ? RawVariant() : rules[0].variant;
 }
 
-const Variant& RecodePolicy::AfterIdle(uint64_t tenant, uint32_t idle_hours) const {
+const Variant& RecodePolicy::AfterIdle(uint64_t tenant, uint32_t idle_hours,
+                                       const Variant& held) const {
   const Variant* last = &RawVariant();
   for (const Rule& rule : Of(tenant)) {
-    if (rule.after_hours != 0 && rule.after_hours <= idle_hours) last = &rule.variant;
+    if (rule.after_hours == 0) continue;
+    if (rule.after_hours <= idle_hours) {
+      last = &rule.variant;
+    } else if (rule.variant == held) {
+      return RawVariant();
+    }
   }
   return *last;
 }

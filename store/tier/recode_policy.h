@@ -33,8 +33,9 @@ class RecodePolicy {
   bool empty() const { return variants().empty(); }
   // What a tenant's blocks become on their way to the SSD; `raw` when they stay.
   const Variant& OnSsd(uint64_t tenant) const;
-  // And when nobody used them for `idle_hours`; `raw` when they stay.
-  const Variant& AfterIdle(uint64_t tenant, uint32_t idle_hours) const;
+  // And when nobody used them for `idle_hours`; `raw` when they stay. A block that is `held` as
+  // what a line with a longer time names stays that, however often it is used meanwhile.
+  const Variant& AfterIdle(uint64_t tenant, uint32_t idle_hours, const Variant& held) const;
   // The shortest time in any line; UINT32_MAX when none has one.
   uint32_t shortest_idle_hours() const;
   // Every chain that a line names, without `raw`.

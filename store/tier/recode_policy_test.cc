@@ -15,7 +15,7 @@ TEST(RecodePolicy, NothingIsRecodedByDefault) {
   for (const RecodePolicy& policy : {RecodePolicy(), Policy({"host: raw", "ssd: raw"})}) {
     EXPECT_TRUE(policy.empty());
     EXPECT_EQ(policy.OnSsd(7).view(), "raw");
-    EXPECT_EQ(policy.AfterIdle(7, 60'000).view(), "raw");
+    EXPECT_EQ(policy.AfterIdle(7, 60'000, Variant::Raw()).view(), "raw");
   }
 }
 
@@ -25,14 +25,24 @@ TEST(RecodePolicy, ATenantsLinesTakeThePlaceOfTheOthers) {
               "tenant 42: ssd: raw", "tenant 42: ssd after 1d: kivi2g32"});
   EXPECT_FALSE(policy.empty());
   EXPECT_EQ(policy.OnSsd(0).view(), "kivi8g32");
-  EXPECT_EQ(policy.AfterIdle(0, 35).view(), "raw");
-  EXPECT_EQ(policy.AfterIdle(0, 36).view(), "fp8");
-  EXPECT_EQ(policy.AfterIdle(0, 167).view(), "fp8");
-  EXPECT_EQ(policy.AfterIdle(0, 168).view(), "kivi4g32");
+  EXPECT_EQ(policy.AfterIdle(0, 35, Variant::Raw()).view(), "raw");
+  EXPECT_EQ(policy.AfterIdle(0, 36, Variant::Raw()).view(), "fp8");
+  EXPECT_EQ(policy.AfterIdle(0, 167, Variant::Raw()).view(), "fp8");
+  EXPECT_EQ(policy.AfterIdle(0, 168, Variant::Raw()).view(), "kivi4g32");
   EXPECT_EQ(policy.OnSsd(42).view(), "raw");
-  EXPECT_EQ(policy.AfterIdle(42, 24).view(), "kivi2g32");
+  EXPECT_EQ(policy.AfterIdle(42, 24, Variant::Raw()).view(), "kivi2g32");
   EXPECT_EQ(policy.shortest_idle_hours(), 24u);
   EXPECT_EQ(policy.variants().size(), 4u);
+}
+
+TEST(RecodePolicy, WhatWentDownALadderDoesNotClimbIt) {
+  const RecodePolicy policy =
+      Policy({"ssd: fp8", "ssd after 1d: kivi4g32", "ssd after 7d: kivi2g32"});
+  const Variant kivi2 = *Variant::Parse("kivi2g32");
+  EXPECT_EQ(policy.AfterIdle(0, 24, *Variant::Parse("fp8")).view(), "kivi4g32");
+  EXPECT_EQ(policy.AfterIdle(0, 24, kivi2).view(), "raw") << "used again, and idle for a day";
+  EXPECT_EQ(policy.AfterIdle(0, 168, kivi2).view(), "kivi2g32");
+  EXPECT_EQ(policy.AfterIdle(0, 168, *Variant::Parse("kivi4g32")).view(), "kivi2g32");
 }
 
 TEST(RecodePolicy, ErrorsNameTheLine) {

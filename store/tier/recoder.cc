@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gpu/codec/block_codec.h"
 #include "store/tier/block_image.h"
 
@@ -25,7 +26,26 @@ std::optional<Variant> Recoder::OnSsd(const BlockHeader& header) {
 
 std::optional<Variant> Recoder::AfterIdle(const BlockHeader& header, uint32_t idle_hours) {
   if (!Recodable(header) || header.fidelity == Fidelity::kPruned) return std::nullopt;
-  return Wanted(header, policy_.AfterIdle(header.tenant, idle_hours));
+  std::optional<Variant> variant =
+      Wanted(header, policy_.AfterIdle(header.tenant, idle_hours, header.variant));
+  if (variant && header.fidelity != Fidelity::kLossless && !MayGetSmaller(header, *variant)) {
+    variant.reset();
+  }
+  return variant;
+}
+
+// False where it is certain without encoding: another look comes every hour.
+bool Recoder::MayGetSmaller(const BlockHeader& header, const Variant& variant) const {
+  const auto chain = profiles_.Chain(header, variant);
+  if (!chain.ok() || !chain->fixed_size()) return true;
+  uint64_t bytes = 0;
+  for (uint32_t part = 0; part < header.shape.part_count(); ++part) {
+    bytes += chain
+                 ->MaxPartBytes(header.shape, codec::PlaceOfPart(header.shape, part).component,
+                                /*sequence_start=*/false)
+                 .value_or(0);
+  }
+  return bytes < header.payload_bytes();
 }
 
 std::optional<Variant> Recoder::Wanted(const BlockHeader& header, const Variant& variant) {
@@ -46,6 +66,14 @@ absl::StatusOr<Recoder::Image> Recoder::Recode(const BlockHeader& header,
     return codec::RecodeBlock(*from, header, payload, *to, profiles_.Rotation(header));
   };
   absl::StatusOr<codec::EncodedBlock> block = recode();
+  if (block.ok() && header.fidelity != Fidelity::kLossless &&
+      block->payload.size() >= payload.size()) {
+    larger_.fetch_add(1, std::memory_order_relaxed);
+    return absl::FailedPreconditionError(
+        absl::StrCat("block ", header.key.ToHex(), ": ", payload.size(), " bytes as ",
+                     std::string(header.variant.view()), ", ", block->payload.size(), " as ",
+                     std::string(variant.view())));
+  }
   absl::StatusOr<std::vector<uint8_t>> encoded =
       block.ok() ? EncodeBlockHeader(block->header) : block.status();
   if (!encoded.ok()) {
@@ -95,6 +123,7 @@ void Recoder::VisitMetrics(MetricsVisitor& visitor) const {
   };
   refused("gate", refused_);
   refused("value", failed_);
+  refused("larger", larger_);
 }
 
 }  // namespace kedge

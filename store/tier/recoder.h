@@ -27,7 +27,7 @@ class Recoder {
   const RecodePolicy& policy() const { return policy_; }
 
   // What a block becomes on its way to the SSD, or after so many hours; nothing when it stays: the
-  // policy says so, it has that variant or a worse one already, or it cannot be (counted).
+  // policy says so, it has that variant or a smaller one already, or it cannot be (counted).
   std::optional<Variant> OnSsd(const BlockHeader& header);
   std::optional<Variant> AfterIdle(const BlockHeader& header, uint32_t idle_hours);
 
@@ -36,7 +36,8 @@ class Recoder {
     PageBuffer bytes;
     uint64_t image_bytes = 0;
   };
-  // A verified payload as `variant`. Errors are counted; the block then stays as it is.
+  // A verified payload as `variant`. Errors are counted; the block then stays as it is. A lossy one
+  // that would not get smaller is FAILED_PRECONDITION.
   absl::StatusOr<Image> Recode(const BlockHeader& header, std::span<const uint8_t> payload,
                                const Variant& variant);
 
@@ -46,6 +47,7 @@ class Recoder {
 
  private:
   std::optional<Variant> Wanted(const BlockHeader& header, const Variant& variant);
+  bool MayGetSmaller(const BlockHeader& header, const Variant& variant) const;
 
   const RecodePolicy policy_;
   const ProfileSet& profiles_;
@@ -58,6 +60,7 @@ class Recoder {
   std::map<std::pair<std::string, std::string>, Sums> sums_;  // from, to
   std::atomic<uint64_t> refused_{0};  // by the gate, or because the model is not known
   std::atomic<uint64_t> failed_{0};   // a value that the chain cannot encode
+  std::atomic<uint64_t> larger_{0};   // lossy, and no smaller afterwards
 };
 
 }  // namespace kedge

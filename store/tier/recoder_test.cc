@@ -65,6 +65,26 @@ TEST_F(RecoderTest, WhatStaysAsItIs) {
   EXPECT_EQ(recoder.AfterIdle(lossy, 24)->view(), "kivi2g32");
 }
 
+TEST_F(RecoderTest, ALossyBlockNeverGrows) {
+  Recoder recoder(*RecodePolicy::Parse(std::vector<std::string>{"ssd after 1h: kivi4g32"}),
+                  profiles_);
+  const std::vector<uint8_t> payload(4096, 0x3c);
+  const auto as = [&](const char* variant) {
+    auto image = recoder.Recode(RawHeader(), payload, *Variant::Parse(variant));
+    EXPECT_TRUE(image.ok()) << image.status();
+    return *std::move(image);
+  };
+  EXPECT_EQ(recoder.AfterIdle(as("kivi8g32").header, 1)->view(), "kivi4g32");
+  Recoder::Image small = as("kivi2g32");
+  EXPECT_FALSE(recoder.AfterIdle(small.header, 1)) << "it would be larger, and no better";
+  const ImageLayout layout{small.header.encoded_bytes(), small.header.payload_bytes()};
+  const auto larger = recoder.Recode(
+      small.header,
+      small.bytes.first(small.image_bytes).subspan(layout.payload_offset(), layout.payload_bytes),
+      *Variant::Parse("kivi4g32"));
+  EXPECT_EQ(larger.status().code(), absl::StatusCode::kFailedPrecondition) << larger.status();
+}
+
 TEST_F(RecoderTest, RefusesWhatTheGateRefuses) {
   const ProfileSet strict;
   Recoder recoder(*RecodePolicy::Parse(std::vector<std::string>{"ssd: kivi4g32"}), strict);
