@@ -97,22 +97,27 @@ absl::StatusOr<RecomputePlanner> RecomputePlanner::Make(const RecomputeConfig& c
   std::vector<uint8_t> linked(tokens, 0);
   int64_t end = 0;
   for (size_t i = 0; i < segments.size(); ++i) {
-    const auto [first, count] = segments[i];
+    const auto [first, count, fixed] = segments[i];
     if (first < end || count < 0 || first > tokens - count) {
       return absl::InvalidArgumentError(absl::StrCat("segments[", i, "]: ", count, " tokens at ",
                                                      first, " do not ascend inside [0, ", tokens,
                                                      ")"));
     }
     end = first + count;
-    std::fill(planner.reused_.begin() + first, planner.reused_.begin() + end, uint8_t{1});
+    std::vector<uint8_t>& kind = fixed ? planner.fixed_ : planner.reused_;
+    std::fill(kind.begin() + first, kind.begin() + end, uint8_t{1});
+    if (fixed) continue;
     // Nothing stands before the sequence's own first token.
     if (config.policy == RecomputePolicy::kEpic && first > 0)
       std::fill_n(linked.begin() + first, std::min<int64_t>(count, config.epic_tokens), uint8_t{1});
   }
   planner.reused_.back() = 0;
+  planner.fixed_.back() = 0;
   const bool all = HasCheckLayer(config);
   for (int64_t token = 0; token < tokens; ++token) {
     planner.reused_count_ += planner.reused_[token];
+    planner.fixed_count_ += planner.fixed_[token];
+    if (planner.fixed_[token]) continue;
     if (all || !planner.reused_[token] || linked[token])
       planner.start_.push_back(static_cast<int32_t>(token));
   }
@@ -179,7 +184,8 @@ std::vector<int32_t> RecomputePlanner::Choose(int64_t layer, std::span<const int
 
 double RecomputePlanner::RowLayers(double projection_share) const {
   auto rows = static_cast<double>(start_.size());
-  const auto computed = static_cast<double>(static_cast<int64_t>(reused_.size()) - reused_count_);
+  const auto computed =
+      static_cast<double>(static_cast<int64_t>(reused_.size()) - reused_count_ - fixed_count_);
   double sum = 0;
   for (int64_t layer = 0; layer < layers_; ++layer) {
     sum += projection_share * rows;

@@ -59,6 +59,9 @@ struct RecomputeConfig {
 struct ReusedSegment {
   int32_t first = 0;
   int32_t count = 0;
+  // Its rows stay, whatever the policy: exact, or corrected by offsets. They are neither computed
+  // nor compared; but the prompt's last token always is computed.
+  bool fixed = false;
 };
 
 struct ScoredToken {
@@ -106,21 +109,25 @@ class RecomputePlanner {
   // Reused tokens that were scored at the check layer and did not go on, ascending, scores above 0.
   const std::vector<ScoredToken>& left() const { return left_; }
 
+  // That a policy chooses from: without fixed ones.
   int64_t reused_tokens() const { return reused_count_; }
+  int64_t fixed_tokens() const { return fixed_count_; }
   // Rows times layers that the plan computes; a row that is only projected counts as
   // `projection_share`. To hold policies against each other at the same cost.
   double RowLayers(double projection_share) const;
 
  private:
   RecomputePlanner(const RecomputeConfig& config, int64_t layers, int64_t tokens)
-      : config_(config), layers_(layers), reused_(tokens, 0) {}
+      : config_(config), layers_(layers), reused_(tokens, 0), fixed_(tokens, 0) {}
   int64_t CountAt(int64_t layer) const;
   float Score(int32_t position, size_t row, const RowScores& scores) const;
 
   RecomputeConfig config_;
   int64_t layers_;
   std::vector<uint8_t> reused_;  // [token]: may be left out
+  std::vector<uint8_t> fixed_;   // [token]: is left out
   int64_t reused_count_ = 0;
+  int64_t fixed_count_ = 0;
   std::vector<int32_t> start_;
   std::vector<ScoredToken> left_;
 };

@@ -211,6 +211,22 @@ TEST(RecomputePlanner, PropertiesOfEveryPolicy) {
   }
 }
 
+TEST(RecomputePlanner, FixedRowsAreNeverComputedButTheLast) {
+  for (const RecomputePolicy policy : {RecomputePolicy::kNone, RecomputePolicy::kEpic,
+                                       RecomputePolicy::kDeviation, RecomputePolicy::kCacheBlend}) {
+    auto planner = RecomputePlanner::Make(
+        {.policy = policy, .check_layer = 1, .ratio = 1.0, .epic_tokens = 2}, 4, 10,
+        std::vector<ReusedSegment>{{0, 3, true}, {4, 3}, {8, 2, true}});
+    ASSERT_TRUE(planner.ok());
+    Positions start{3, 4, 5, 6, 7, 9};
+    if (policy == RecomputePolicy::kNone) start = {3, 7, 9};
+    if (policy == RecomputePolicy::kEpic) start = {3, 4, 5, 7, 9};
+    EXPECT_EQ(planner->start(), start) << RecomputePolicyName(policy);
+    EXPECT_EQ(planner->fixed_tokens(), 4);
+    EXPECT_EQ(planner->reused_tokens(), 3);
+  }
+}
+
 TEST(RecomputePlanner, NamesWhatIsWrong) {
   const auto error = [](RecomputeConfig config, std::vector<ReusedSegment> segments) {
     return std::string(RecomputePlanner::Make(config, 4, 10, segments).status().message());
