@@ -90,6 +90,14 @@ enum class Durability : uint32_t {
 };
 
 // What was lost on the way: a call names the lowest that it takes.
+enum class Provenance : uint32_t {
+  kNone = KEDGE_PROVENANCE_NONE,
+  kExact = KEDGE_PROVENANCE_EXACT,
+  kDense = KEDGE_PROVENANCE_DENSE,
+  kCorrected = KEDGE_PROVENANCE_CORRECTED,
+  kRecomputed = KEDGE_PROVENANCE_RECOMPUTED,
+  kMoved = KEDGE_PROVENANCE_MOVED,
+};
 enum class Fidelity : uint32_t {
   kNone = KEDGE_FIDELITY_NONE,
   kLossless = KEDGE_FIDELITY_LOSSLESS,
@@ -297,6 +305,8 @@ struct StoreOptions {
   std::string variant;  // codec chain to store as; "": raw
   // kLossless: the caller's promise that no lossy KV went into these blocks, whatever was fetched.
   Fidelity computed_over = Fidelity::kNone;
+  // The worst of these blocks; anything but exact and dense is denied.
+  Provenance provenance = Provenance::kNone;
 };
 
 // Caller memory for one block: segments that are filled, or read, one after the other.
@@ -424,6 +434,7 @@ class Sequence {
     c.deadline_ms = options.deadline_ms;
     c.computed_over = static_cast<uint32_t>(options.computed_over);
     c.variant = options.variant.empty() ? nullptr : options.variant.c_str();  // of the caller's
+    c.provenance = static_cast<uint32_t>(options.provenance);
     return c;
   }
   kedge_client* client_;

@@ -169,6 +169,12 @@ KEDGE_API void kedge_request_free(kedge_request* request);
 #define KEDGE_TIER_SSD 3
 #define KEDGE_PROVENANCE_NONE 0
 #define KEDGE_PROVENANCE_EXACT 1
+/* Of KV in an engine's hands: computed over all that stands before it; base KV and an offset; with
+ * some tokens computed anew; moved from elsewhere. It is that of all that it was computed from. */
+#define KEDGE_PROVENANCE_DENSE 2
+#define KEDGE_PROVENANCE_CORRECTED 3
+#define KEDGE_PROVENANCE_RECOMPUTED 4
+#define KEDGE_PROVENANCE_MOVED 5
 #define KEDGE_FIDELITY_NONE 0
 #define KEDGE_FIDELITY_LOSSLESS 1
 #define KEDGE_FIDELITY_QUANTIZED 2
@@ -420,6 +426,9 @@ typedef struct kedge_store_options {
                              these blocks, whatever was fetched. Else the SDK's own knowledge counts
                            */
   const char* variant;    /* codec chain to store as; NULL: "raw" */
+  uint32_t provenance;    /* KEDGE_PROVENANCE_*, the worst of these blocks; 0: exact or dense, the
+                             caller promises */
+  uint32_t reserved;
 } kedge_store_options;
 
 /* Stores whole blocks as variant "raw": lossless and exact. The caller promises that the KV was
@@ -433,7 +442,10 @@ typedef struct kedge_store_options {
  *
  * KV that was computed over lossy KV is no better than that. Once a fetch on this sequence brought
  * a block in a lossy variant, blocks from there on may be stored as that variant only; anything
- * else is KEDGE_DENIED, unless `computed_over` says better. */
+ * else is KEDGE_DENIED, unless `computed_over` says better.
+ *
+ * A prefix's key promises the KV of these tokens behind the very same ones. KV that is corrected,
+ * recomputed or moved is not that, in whatever variant: KEDGE_DENIED. */
 KEDGE_API kedge_code kedge_store(kedge_sequence* sequence, const kedge_store_options* options,
                                  kedge_request** request);
 

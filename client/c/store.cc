@@ -94,6 +94,16 @@ kedge_code ReadOptions(const kedge_sequence& sequence, const kedge_store_options
     return Fail(KEDGE_INVALID, absl::StrCat("options.computed_over: ", options.computed_over,
                                             " is not within 0 to ", KEDGE_FIDELITY_PRUNED));
   }
+  if (options.provenance > KEDGE_PROVENANCE_MOVED) {
+    return Fail(KEDGE_INVALID, absl::StrCat("options.provenance: ", options.provenance,
+                                            " is not within 0 to ", KEDGE_PROVENANCE_MOVED));
+  }
+  if (options.provenance > KEDGE_PROVENANCE_DENSE) {
+    constexpr const char* kNames[] = {"corrected", "recomputed", "moved"};
+    return Fail(KEDGE_DENIED, absl::StrCat("options.provenance: ",
+                                           kNames[options.provenance - KEDGE_PROVENANCE_CORRECTED],
+                                           " KV may not be published under prefix keys"));
+  }
   question.variant = Variant::Raw();
   if (options.variant != nullptr) {
     auto variant = Variant::Parse(options.variant);

@@ -120,6 +120,35 @@ TEST_P(ClientSuite, StoresAndFetchesLossyVariants) {
   EXPECT_TRUE(std::equal(landed.begin(), landed.begin() + model.block_bytes(), memory.begin()));
 }
 
+TEST_P(ClientSuite, OnlyExactAndDenseKvIsPublished) {
+  const sdk::Model model = LossyModel();
+  const sdk::Sequence sequence = std::move(model.FromTokens(Tokens(1, 23)).value());
+  std::vector<uint8_t> memory = Values(model.block_bytes(), 23);
+  const auto buffers = Blocks(memory, model.block_bytes());
+  for (const auto& [provenance, name] : {std::pair{sdk::Provenance::kCorrected, "corrected"},
+                                         {sdk::Provenance::kRecomputed, "recomputed"},
+                                         {sdk::Provenance::kMoved, "moved"}}) {
+    for (const char* variant : {"", "kivi4g32"}) {
+      sdk::StoreOptions options{.block_count = 1, .variant = variant, .provenance = provenance};
+      // A promise about lossy KV says nothing about this.
+      options.computed_over = sdk::Fidelity::kLossless;
+      const auto refused = sequence.Store(options, buffers);
+      EXPECT_EQ(refused.code(), sdk::Code::kDenied);
+      EXPECT_NE(refused.text().find(name), std::string::npos) << refused.text();
+      EXPECT_EQ(sequence.StoreBegin(options).code(), sdk::Code::kDenied);
+    }
+  }
+  EXPECT_EQ(sequence.MatchRun()->blocks(), 0u) << "nothing of it can be found";
+  sdk::StoreOptions unknown{.block_count = 1};
+  unknown.provenance = static_cast<sdk::Provenance>(6);
+  EXPECT_EQ(sequence.Store(unknown, buffers).code(), sdk::Code::kInvalid);
+  for (const auto provenance : {sdk::Provenance::kExact, sdk::Provenance::kDense}) {
+    auto stored = sequence.Store({.block_count = 1, .provenance = provenance}, buffers);
+    ASSERT_TRUE(stored && stored->Wait()) << stored.text();
+  }
+  EXPECT_EQ(sequence.MatchRun()->blocks(), 1u);
+}
+
 TEST_P(ClientSuite, KvOverLossyKvIsNotPublishedAsLossless) {
   const sdk::Model model = LossyModel();
   const sdk::Sequence sequence = std::move(model.FromTokens(Tokens(3, 21)).value());
