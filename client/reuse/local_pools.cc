@@ -111,12 +111,7 @@ int64_t LocalPools::bytes() const {
   int64_t bytes = 0;
   for (const auto& [name, pool] : pools_) {
     if (pool.linear != nullptr) bytes += pool.linear->bytes();
-    if (pool.anchors == nullptr) continue;
-    for (const BlockKey& key : pool.anchors->keys()) {
-      const std::shared_ptr<const offset::Anchor> anchor = pool.anchors->Find(key);
-      if (anchor == nullptr) continue;
-      bytes += 8 * static_cast<int64_t>(anchor->filling.keys.size() + anchor->prefix.keys.size());
-    }
+    if (pool.anchors != nullptr) bytes += pool.anchors->bytes();
   }
   return bytes;
 }

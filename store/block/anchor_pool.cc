@@ -42,6 +42,12 @@ Mix MixOf(const AnchorList& anchors, const AnchorShape& shape, const Sketch& fil
   return mix;
 }
 
+int64_t AnchorBytes(const Anchor& anchor) {
+  return static_cast<int64_t>(
+      sizeof(float) *
+      (anchor.sketch.values.size() + 2 * (anchor.filling.keys.size() + anchor.prefix.keys.size())));
+}
+
 }  // namespace
 
 AnchorShape AnchorShape::Of(const Anchor& anchor) {
@@ -54,7 +60,7 @@ AnchorPool::AnchorPool(const AnchorShape& shape, const AnchorPoolOptions& option
   ABSL_RAW_CHECK(options.capacity > 0 && options.window > 0, "a pool has room");
 }
 
-absl::StatusOr<bool> AnchorPool::Insert(Anchor anchor) {
+absl::Status AnchorPool::Check(const Anchor& anchor) const {
   const AnchorShape shape = AnchorShape::Of(anchor);
   if (shape.kind != shape_.kind) {
     return absl::InvalidArgumentError(absl::StrCat("anchor.base_kind: ", BaseKindName(shape.kind),
@@ -70,25 +76,68 @@ absl::StatusOr<bool> AnchorPool::Insert(Anchor anchor) {
     return absl::InvalidArgumentError("anchor.prefix: the template is not the pool's");
   if (anchor.sketch.tokens < 1 || anchor.sketch.tokens != anchor.filling.tokens)
     return absl::InvalidArgumentError(absl::StrCat("anchor.tokens: ", anchor.filling.tokens));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<bool> AnchorPool::Insert(Anchor anchor, std::vector<BlockKey>* evicted) {
+  if (absl::Status s = Check(anchor); !s.ok()) return s;
   auto added = std::make_shared<const Anchor>(std::move(anchor));
   const std::lock_guard<std::mutex> lock(mutex_);
   for (const Entry& entry : entries_)
     if (entry.anchor->key == added->key) return false;
-  if (static_cast<int64_t>(entries_.size()) == options_.capacity) EvictOne();
+  if (static_cast<int64_t>(entries_.size()) == options_.capacity) {
+    const BlockKey gone = EvictOne();
+    if (evicted != nullptr) evicted->push_back(gone);
+  }
   entries_.push_back({std::move(added)});
+  Changed();
+  return true;
+}
+
+void AnchorPool::Changed() {
   AnchorList anchors;
   for (const Entry& entry : entries_) anchors.push_back(entry.anchor);
   scale_ = MeanDistance(anchors);
   error_.reset();
-  return true;
 }
 
-void AnchorPool::EvictOne() {
+std::vector<AnchorPool::Member> AnchorPool::members() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  std::vector<Member> members;
+  for (const Entry& entry : entries_) members.push_back({entry.anchor->key, entry.activations});
+  return members;
+}
+
+absl::Status AnchorPool::Restore(std::vector<Anchor> anchors,
+                                 std::span<const uint64_t> activations) {
+  ABSL_RAW_CHECK(anchors.size() == activations.size(), "each anchor has its activations");
+  for (const Anchor& anchor : anchors)
+    if (absl::Status s = Check(anchor); !s.ok()) return s;
+  const std::lock_guard<std::mutex> lock(mutex_);
+  ABSL_RAW_CHECK(entries_.empty(), "a pool is restored while it is empty");
+  for (size_t i = 0; i < anchors.size(); ++i) {
+    if (static_cast<int64_t>(entries_.size()) == options_.capacity) break;
+    entries_.push_back({std::make_shared<const Anchor>(std::move(anchors[i])), activations[i]});
+  }
+  Changed();
+  return absl::OkStatus();
+}
+
+int64_t AnchorPool::bytes() const {
+  int64_t bytes = 0;
+  for (const std::shared_ptr<const Anchor>& anchor : Anchors()) bytes += AnchorBytes(*anchor);
+  return bytes;
+}
+
+BlockKey AnchorPool::EvictOne() {
   const auto end =
       entries_.begin() + std::min<int64_t>(options_.window, static_cast<int64_t>(entries_.size()));
-  entries_.erase(std::min_element(entries_.begin(), end, [](const Entry& a, const Entry& b) {
+  const auto least = std::min_element(entries_.begin(), end, [](const Entry& a, const Entry& b) {
     return a.activations < b.activations;
-  }));
+  });
+  const BlockKey gone = least->anchor->key;
+  entries_.erase(least);
+  return gone;
 }
 
 int64_t AnchorPool::size() const {
@@ -194,11 +243,18 @@ PoolAnswer AnchorPool::Ask(const Sketch& filling, const PoolQuestion& question) 
     take(*anchor);
     return answer;
   }
+  // Where no anchor is as long, nothing of the filling's length is allocated either.
+  if (filling.tokens > evidence.longest) {
+    evidence.nearest = std::numeric_limits<double>::infinity();
+    if (question.with_error) evidence.error = ErrorOfAll(anchors, options).shares();
+    return answer;
+  }
   if (question.with_error) evidence.error = ErrorOfAll(anchors, options).shares();
   const bool mixed =
       evidence.error.predicted == 0 || !(evidence.error.filling > question.max_error ||
                                          evidence.error.filling_worst > question.max_token_error);
-  Mix mix(shape_.layers, filling.tokens, shape_.prefix_tokens, shape_.width);
+  Mix mix = mixed ? Mix(shape_.layers, filling.tokens, shape_.prefix_tokens, shape_.width)
+                  : Mix(0, filling.tokens, 0, 0);
   for (const std::shared_ptr<const Anchor>& anchor : anchors) {
     if (anchor->sketch.tokens < filling.tokens) continue;
     if (mixed) {

@@ -81,10 +81,25 @@ class AnchorPool {
 
   // True when it was added, false when the pool has one under this key. InvalidArgument names what
   // differs: base kind, layers, width or the template behind the placeholder; or an empty filling.
-  absl::StatusOr<bool> Insert(offset::Anchor anchor);
+  // `evicted`, when given, is told who went for it.
+  absl::StatusOr<bool> Insert(offset::Anchor anchor, std::vector<BlockKey>* evicted = nullptr);
+
+  // What survives a restart: the anchors in the order of their insertion, and how often each was
+  // active. A pool that takes it in, while it is empty, goes on to the bit as the one that gave it.
+  struct Member {
+    BlockKey key;
+    uint64_t activations = 0;
+    friend bool operator==(const Member&, const Member&) = default;
+  };
+  std::vector<Member> members() const;
+  // INVALID_ARGUMENT as Insert; then nothing was taken. Past the capacity the first ones stay.
+  absl::Status Restore(std::vector<offset::Anchor> anchors, std::span<const uint64_t> activations);
 
   const AnchorShape& shape() const { return shape_; }
+  const AnchorPoolOptions& options() const { return options_; }
   int64_t size() const;
+  // Of anchors and sketches, as kept in memory.
+  int64_t bytes() const;
   // Keys in the order of insertion.
   std::vector<BlockKey> keys() const;
   // Of the longest filling; 0 when there is none.
@@ -111,14 +126,16 @@ class AnchorPool {
  private:
   struct Entry {
     std::shared_ptr<const offset::Anchor> anchor;
-    int64_t activations = 0;
+    uint64_t activations = 0;
   };
   using AnchorList = std::vector<std::shared_ptr<const offset::Anchor>>;
   AnchorList Anchors() const;
   std::vector<BlockKey> Active(const AnchorList& anchors, const offset::Sketch& filling,
                                const offset::MixOptions& options) const;
   PoolError ErrorOfAll(const AnchorList& anchors, const offset::MixOptions& options) const;
-  void EvictOne();  // mutex_ is held
+  absl::Status Check(const offset::Anchor& anchor) const;
+  BlockKey EvictOne();  // mutex_ is held
+  void Changed();       // mutex_ is held
 
   const AnchorShape shape_;
   const AnchorPoolOptions options_;

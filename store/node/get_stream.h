@@ -1,15 +1,17 @@
 // Answers on their way out: which bytes of which block go next on a connection.
 //
-// A *stream* is one kGet: up to 1,024 items, each a pinned block. A *sender* has the streams of one
-// connection and keeps a window of bytes under way, so that what a stopped client can hold down is
-// bounded. Small streams go first, and bulk gets its turn after every few of them; bulk streams
-// take turns message by message. A block is unpinned when its last message has left.
+// A *stream* is one kGet: up to 1,024 items, each a pinned block; or what one kMix is answered. A
+// *sender* has the streams of one connection and keeps a window of bytes under way, so that what a
+// stopped client can hold down is bounded. Small streams go first, and bulk gets its turn after
+// every few of them; bulk streams take turns message by message. A block is unpinned when its last
+// message has left.
 //
 // Plain state, no I/O: node_get.cc moves it. Streams and messages under way live in pools and are
 // used again, so a steady stream of gets does not allocate. Loop only.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -17,6 +19,7 @@
 #include "proto/messages.h"
 #include "store/block/block_map.h"
 #include "store/block/slab.h"
+#include "store/node/mix_queue.h"
 
 namespace kedge {
 
@@ -64,6 +67,9 @@ struct GetStream {
   uint64_t ready_bytes = 0;           // of ready items, not handed over
   ResultCode code = ResultCode::kOk;  // of the request as a whole
   std::vector<GetItemState> items;
+  // Not null: this is the answer to a kMix, one item whose bytes these are, behind `mix_reply`.
+  std::shared_ptr<MixedBytes> mixed;
+  std::vector<uint8_t> mix_reply;
 
   // Nothing of it is in anybody's hands any more.
   bool over() const { return open_items == 0 && promoting == 0 && under_way == 0; }

@@ -53,9 +53,12 @@ Node::Node(NodeOptions options, NodeParts parts)
 Node::~Node() { Shutdown(); }
 
 absl::Status Node::Open() {
+  std::vector<BlockHeader> anchors;  // rosters, for a part that stands on the SSD tier
   if (ssd_index_ != nullptr) {
-    const auto on_recovered = [this](const BlockHeader& header, SsdLocation location) {
+    const auto on_recovered = [this, &anchors](const BlockHeader& header, SsdLocation location) {
       const absl::StatusOr<uint16_t> variant = map_.variants().Intern(header.variant);
+      if (header.keyspace == Keyspace::kAnchor && header.chain_depth != 0)
+        anchors.push_back(header);
       const ImageLayout layout{header.encoded_bytes(), header.payload_bytes()};
       if (!variant.ok() || layout.image_bytes() != uint64_t{location.pages} * kDiskPageBytes)
         return;
@@ -74,6 +77,11 @@ absl::Status Node::Open() {
     ssd_ = *std::move(ssd);
   }
   mover_ = std::make_unique<Mover>(map_, *host_, room_, ssd_.get(), executor_, clock_, &recoder_);
+  anchors_ = std::make_unique<AnchorStore>(
+      AnchorStore::Parts{map_, *host_, room_, *mover_, ssd_.get(), executor_},
+      options_.pool_memory_bytes);
+  for (const BlockHeader& header : anchors) anchors_->Recovered(header);
+  mixes_ = std::make_unique<MixQueue>(*anchors_, executor_, clock_);
   mover_->OnProgress([this] {
     if (!puts_wait_.load(std::memory_order_relaxed)) return;
     transport_->Post([this] { RetryPutWaits(); });
@@ -127,6 +135,7 @@ void Node::EndSession(Session& session) {
   const std::vector<uint64_t> puts = session.puts;
   for (const uint64_t id : puts) AbandonSlot(*FindSlot(id), nullptr);
   leases_.ReleaseSession(session.id);
+  EndMixes(session);
   std::erase(stalled_, &session);
   session_by_id_.erase(session.id);
   std::erase_if(sessions_, [&](const auto& held) { return held.get() == &session; });
@@ -216,6 +225,12 @@ void Node::Dispatch(Session& session, const Frame& frame, std::span<const uint8_
       return OnPutAbort(session, frame);
     case FrameType::kRemove:
       return OnRemove(session, frame);
+    case FrameType::kAnchorInsert:
+      return OnAnchorInsert(session, frame);
+    case FrameType::kMix:
+      return OnMix(session, frame);
+    case FrameType::kMixUsed:
+      return OnMixUsed(session, frame);
     case FrameType::kPing:
       body_.clear();
       return Reply(session, frame.header, FrameType::kPong);
@@ -229,11 +244,8 @@ void Node::Dispatch(Session& session, const Frame& frame, std::span<const uint8_
     case FrameType::kPutReady:
     case FrameType::kPutDone:
     case FrameType::kRemoveReply:
-    case FrameType::kAnchorInsert:
     case FrameType::kAnchorInserted:
-    case FrameType::kMix:
     case FrameType::kMixReply:
-    case FrameType::kMixUsed:
     case FrameType::kError:
       break;
   }

@@ -6,7 +6,7 @@
 //   control service: block map and counters are thread-safe
 //
 // One verb, one file: node_hello.cc, node_match.cc, node_get.cc, node_put.cc (what
-// waits: node_put_wait.cc), node_remove.cc, node_variants.cc;
+// waits: node_put_wait.cc), node_anchor.cc, node_mix.cc, node_remove.cc, node_variants.cc;
 // node_sweep.cc is what time does.
 #pragma once
 
@@ -24,7 +24,9 @@
 #include "proto/messages.h"
 #include "store/block/block_map.h"
 #include "store/block/lease.h"
+#include "store/node/anchor_store.h"
 #include "store/node/get_stream.h"
+#include "store/node/mix_queue.h"
 #include "store/node/node_metrics.h"
 #include "store/node/put_slot.h"
 #include "store/node/put_wait.h"
@@ -60,8 +62,9 @@ struct NodeOptions {
   uint32_t silence_ms =
       kSilenceMs;        // a session with no frame for so long, and something under way, ends
   SsdTier::Options ssd;  // with NodeParts::ssd_index
-  RecodePolicy recode;   // what the SSD holds in place of what was put
-  uint64_t seed = 1;     // of session, slot and lease ids; EntropySeed() outside of tests
+  uint64_t pool_memory_bytes = kPoolMemoryBytesDefault;  // of anchors in memory, to be mixed
+  RecodePolicy recode;  // what the SSD holds in place of what was put
+  uint64_t seed = 1;    // of session, slot and lease ids; EntropySeed() outside of tests
 };
 
 // What a node is made of. The world (clock, executor, disk) is the caller's and must outlive the
@@ -194,6 +197,26 @@ class Node final : private TransportHandler {
   void OnPutCommit(Session& session, const Frame& frame);
   void OnPutAbort(Session& session, const Frame& frame);
   void OnRemove(Session& session, const Frame& frame);
+  void OnAnchorInsert(Session& session, const Frame& frame);
+  void OnMix(Session& session, const Frame& frame);
+  void OnMixUsed(Session& session, const Frame& frame);
+
+  // Anchors (node_anchor.cc)
+  void InsertAnchor(uint64_t session, const FrameHeader& request, int64_t started_us,
+                    const AnchorInsertBody& insert, BlockRef block, bool fresh);
+  void AnswerInsert(uint64_t session, const FrameHeader& request, int64_t started_us, uint64_t slot,
+                    const AnchorStore::InsertAnswer& answer);
+
+  // Mix (node_mix.cc)
+  void AskPool(Session& session, const FrameHeader& request, MixBody mix, int64_t deadline_us);
+  void OnMixed(uint64_t session, const FrameHeader& request, int64_t started_us,
+               int64_t deadline_us, MixQueue::Answer answer,
+               const std::shared_ptr<std::atomic<bool>>& cancelled);
+  void StreamMixed(Session& session, const FrameHeader& request, int64_t started_us,
+                   int64_t deadline_us, MixQueue::Answer answer);
+  bool CancelMix(Session& session, uint64_t request);
+  void EndMixes(Session& session);
+  void SweepMixes(int64_t now_us);
 
   // Get (node_get.cc)
   uint32_t NewStream();
@@ -262,6 +285,8 @@ class Node final : private TransportHandler {
   std::unique_ptr<ProfileSet> profiles_;
   Recoder recoder_;
   std::unique_ptr<Mover> mover_;
+  std::unique_ptr<AnchorStore> anchors_;
+  std::unique_ptr<MixQueue> mixes_;
   SsdTier::RecoveryReport recovery_;
   NodeMetrics metrics_;
   std::atomic<bool> draining_{false};
@@ -280,6 +305,7 @@ class Node final : private TransportHandler {
   std::vector<std::unique_ptr<PutSlot>> slots_;  // a slot's id has its index in the low 32 bits
   std::vector<uint32_t> free_slots_;
   uint64_t put_bytes_reserved_ = 0;
+  int64_t pools_written_ms_ = 0;                     // of the last checkpoint
   int64_t idle_looked_hour_ = 0;                     // of the last look at what is idle
   std::vector<std::shared_ptr<PutWait>> put_waits_;  // for room, in the order of their coming
   std::string data_address_;
@@ -303,6 +329,9 @@ class Node final : private TransportHandler {
   PutBeginBody put_begin_;
   PutReadyBody put_ready_;
   PutDoneBody put_done_;
+  AnchorInsertBody anchor_insert_;
+  MixBody mix_;
+  MixUsedBody mix_used_;
 
   std::unique_ptr<Transport> transport_;  // last: nothing calls in while the rest goes away
 };

@@ -141,6 +141,9 @@ void Node::FinishItem(GetStream& stream, uint32_t index, ResultCode code, std::s
 void Node::SendItemWithoutBytes(GetStream& stream, uint32_t index, ResultCode code,
                                 std::string text) {
   if (stream.session == nullptr) return;
+  if (stream.mixed != nullptr) {
+    return ReplyError(*stream.session, stream.request, code, std::move(text));
+  }
   get_item_ = GetItemBody{};
   get_item_.item = index;
   get_item_.code = code;
@@ -260,7 +263,9 @@ bool Node::SendNext(Session& session, uint32_t index) {
   const std::span<const uint8_t> payload(item.image + item.payload_offset + item.next, bytes);
   body_.clear();
   const bool first = !item.header_sent;
-  if (first) {
+  if (first && stream.mixed != nullptr) {
+    body_ = stream.mix_reply;
+  } else if (first) {
     get_item_.item = item_index;
     get_item_.code = ResultCode::kOk;
     get_item_.tier = item.tier;
@@ -271,8 +276,9 @@ bool Node::SendNext(Session& session, uint32_t index) {
   } else {
     EncodeChunk(ChunkBody{item_index, item.next}, body_);
   }
+  const FrameType first_type = stream.mixed != nullptr ? FrameType::kMixReply : FrameType::kGetItem;
   const auto head =
-      MakeHead(session, stream.request, first ? FrameType::kGetItem : FrameType::kChunk, bytes);
+      MakeHead(session, stream.request, first ? first_type : FrameType::kChunk, bytes);
 
   // Everything is counted before the call: OnSent may come inside it.
   uint64_t cookie = 0;
@@ -324,6 +330,7 @@ bool Node::SendNext(Session& session, uint32_t index) {
 // --- Ends ---------------------------------------------------------------------------------------
 
 void Node::OnCancel(Session& session, const Frame& frame) {
+  if (CancelMix(session, frame.header.request)) return;
   for (const uint32_t stream : session.streams) {
     if (streams_[stream]->request.request != frame.header.request) continue;
     return StopStream(stream, ResultCode::kCancelled);
@@ -348,7 +355,7 @@ void Node::StopStream(uint32_t index, ResultCode code) {
     item.stage = Stage::kDone;
     --stream.open_items;
     if (unanswered && code == ResultCode::kDeadline) {
-      metrics_.Lookup(Op::kGet, code, TierId::kNone);
+      if (stream.mixed == nullptr) metrics_.Lookup(Op::kGet, code, TierId::kNone);
       SendItemWithoutBytes(stream, i, code, "get.deadline_ms: passed");
     }
     if (item.under_way == 0) LetGo(stream, item);
@@ -363,7 +370,8 @@ void Node::FinishStreamIfOver(uint32_t index) {
     std::erase(stream.session->streams, index);
     if (stream.queued) stream.session->sender.Remove(index);
   }
-  metrics_.Request(Op::kGet, stream.code, clock_.NowUs() - stream.started_us);
+  metrics_.Request(stream.mixed != nullptr ? Op::kMix : Op::kGet, stream.code,
+                   clock_.NowUs() - stream.started_us);
   std::vector<GetItemState> items = std::move(stream.items);
   items.clear();
   stream = GetStream{};

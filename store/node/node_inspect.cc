@@ -212,6 +212,8 @@ void Node::VisitMetrics(MetricsVisitor& visitor) const {
   damaged(ssd, mover_->checksum_failures());
   metrics_.Visit(visitor);
   mover_->VisitMetrics(visitor);
+  anchors_->VisitMetrics(visitor);
+  mixes_->VisitMetrics(visitor);
   host_->VisitMetrics(visitor);
   if (ssd_ != nullptr) ssd_->VisitMetrics(visitor);
   transport_->VisitMetrics(visitor);

@@ -33,6 +33,10 @@ const char* OpName(Op op) {
       return "remove";
     case Op::kRelease:
       return "release";
+    case Op::kAnchorInsert:
+      return "anchor_insert";
+    case Op::kMix:
+      return "mix";
   }
   return "unknown";
 }

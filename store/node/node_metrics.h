@@ -12,8 +12,18 @@
 
 namespace kedge {
 
-enum class Op : uint8_t { kHello, kMatch, kGet, kPutBegin, kPutCommit, kRemove, kRelease };
-inline constexpr int kOpCount = 7;
+enum class Op : uint8_t {
+  kHello,
+  kMatch,
+  kGet,
+  kPutBegin,
+  kPutCommit,
+  kRemove,
+  kRelease,
+  kAnchorInsert,
+  kMix
+};
+inline constexpr int kOpCount = 9;
 const char* OpName(Op op);
 
 enum class FrameError : uint8_t { kMalformed, kVersion, kCrc, kBody, kSession, kUnexpected };

@@ -181,6 +181,17 @@ void Node::Commit(PutSlot& slot) {
   BlockRef block;
   std::string text;
   const ResultCode code = SealAndInsert(slot, &block, &text);
+  if (slot.to_pool) {
+    const AnchorInsertBody insert = slot.insert;
+    FreeSlot(slot, /*free_host=*/code != ResultCode::kOk);
+    // Another anchor under this key: the first stays, and the pool is asked whether it has it.
+    if (block) {
+      return InsertAnchor(session, commit, started_us, insert, std::move(block),
+                          code == ResultCode::kOk);
+    }
+    return AnswerInsert(session, commit, started_us, id,
+                        {.code = code, .verdict = PoolVerdict::kDamaged, .text = text});
+  }
   FreeSlot(slot, /*free_host=*/code != ResultCode::kOk);
   if (!IsSuccess(code)) return AnswerCommit(session, commit, started_us, id, code, text);
   if (!wants_ssd) {
@@ -275,9 +286,14 @@ void Node::FreeSlot(PutSlot& slot, bool free_host) {
 void Node::AbandonSlot(PutSlot& slot, const char* why) {
   NodeMetrics::Add(metrics_.puts_abandoned);
   if (why != nullptr && slot.commit_waits) {
-    AnswerCommit(slot.session, slot.commit, slot.commit_us, slot.id, ResultCode::kDeadline,
-                 absl::StrCat("put: ", why, ", ", slot.received(), " of ",
-                              slot.layout().payload_bytes, " bytes came"));
+    const std::string text = absl::StrCat("put: ", why, ", ", slot.received(), " of ",
+                                          slot.layout().payload_bytes, " bytes came");
+    if (slot.to_pool) {
+      AnswerInsert(slot.session, slot.commit, slot.commit_us, slot.id,
+                   {.code = ResultCode::kDeadline, .verdict = PoolVerdict::kBusy, .text = text});
+    } else {
+      AnswerCommit(slot.session, slot.commit, slot.commit_us, slot.id, ResultCode::kDeadline, text);
+    }
   }
   FreeSlot(slot, /*free_host=*/true);
 }

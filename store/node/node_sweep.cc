@@ -22,6 +22,11 @@ void Node::Sweep() {
   SweepSlots(now_ms);
   if (!put_waits_.empty()) RetryPutWaits();
   SweepStreams(clock_.NowUs());
+  SweepMixes(clock_.NowUs());
+  if (now_ms - pools_written_ms_ >= kPoolCheckpointMs && !draining()) {
+    pools_written_ms_ = now_ms;
+    anchors_->Checkpoint([] {});
+  }
   SweepSessions(now_ms);
   StepDrain(now_ms);
   NoteHour(now_ms);
@@ -92,11 +97,13 @@ void Node::StepDrain(int64_t now_ms) {
   const bool puts_run = slots_.size() != free_slots_.size();
   if (puts_run && now_ms < drain_.deadline_ms) return;
   drain_.flushing = true;
-  mover_->Flush(drain_.deadline_ms, [this](uint64_t written, uint64_t left) {
-    transport_->Post([this, report = DrainReport{written, left}] {
-      drain_.flushing = false;
-      const auto waiting = std::exchange(drain_.done, {});
-      for (const auto& done : waiting) done(report);
+  anchors_->Checkpoint([this, deadline_ms = drain_.deadline_ms] {
+    mover_->Flush(deadline_ms, [this](uint64_t written, uint64_t left) {
+      transport_->Post([this, report = DrainReport{written, left}] {
+        drain_.flushing = false;
+        const auto waiting = std::exchange(drain_.done, {});
+        for (const auto& done : waiting) done(report);
+      });
     });
   });
 }

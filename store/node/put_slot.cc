@@ -32,6 +32,7 @@ void PutSlot::Open(const PutBeginItem& item, const Variant& variant, HostSlot ho
   digests_.clear();
   failed = absl::OkStatus();
   commit_waits = false;
+  to_pool = false;
   commit_header.clear();
 }
 

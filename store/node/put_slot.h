@@ -17,6 +17,7 @@
 #include "proto/block_header.h"
 #include "proto/frame.h"
 #include "proto/messages.h"
+#include "proto/offset_messages.h"
 #include "store/tier/block_image.h"
 #include "store/tier/tier_host.h"
 
@@ -59,6 +60,8 @@ class PutSlot {
   FrameHeader commit;  // of the commit's frame
   int64_t commit_us = 0;
   std::vector<uint8_t> commit_header;
+  bool to_pool = false;  // committed by kAnchorInsert, which says into which pool
+  AnchorInsertBody insert;
 
  private:
   absl::Status CheckHeader(const BlockHeader& header) const;

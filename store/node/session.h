@@ -3,14 +3,32 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "proto/offset_messages.h"
 #include "store/node/get_stream.h"
 #include "store/transfer/transport.h"
 
 namespace kedge {
+
+// A question to a pool whose sketch comes in several frames, in any order.
+struct MixInParts {
+  FrameHeader request;  // of the first that came
+  MixBody mix;
+  std::vector<bool> rows;  // of the sketch, that are there
+  uint32_t missing = 0;
+  int64_t deadline_us = 0;
+};
+
+// A question that is asked: setting the flag is all that ends it early.
+struct MixAsked {
+  uint64_t request = 0;
+  std::shared_ptr<std::atomic<bool>> cancelled;
+};
 
 struct Session {
   Connection* connection = nullptr;
@@ -25,7 +43,9 @@ struct Session {
   GetSender sender;
   std::vector<uint32_t> streams;  // running gets
   std::vector<uint64_t> puts;     // open slots
-  bool stalled = false;           // waits for the node's window, not its own
+  std::vector<MixInParts> mixes_in_parts;
+  std::vector<MixAsked> mixes;
+  bool stalled = false;  // waits for the node's window, not its own
   bool pumping = false;
 
   // Cancels of requests that are not known: they may have overtaken their kGet.

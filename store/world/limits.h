@@ -71,6 +71,31 @@ inline constexpr uint64_t kInFlightBytesMax = 1ull << 30;
 inline constexpr uint32_t kRequestMsDefault = 30'000;
 inline constexpr uint32_t kRequestMsMax = 600'000;
 
+// --- Pools of anchors ---
+
+// Pools that a node remembers; each has some 200 bytes while it is not in memory. A model of a
+// hundred agents with ten placeholders each has a thousand.
+inline constexpr uint32_t kPoolsMax = 1u << 16;
+// Changes of one pool that wait for each other: a pool takes hundreds a second.
+inline constexpr uint32_t kPoolTasksMax = 1024;
+// Of anchors in memory, where the config does not say. An anchor of a 7B model (32 layers of 1,024,
+// 500 tokens, fp32) has 125 MiB, one of the evaluation model 1 MiB.
+inline constexpr uint64_t kPoolMemoryBytesDefault = 1ull << 30;
+// Activations and inserts that need not be durable reach the SSD so long after: what a crash may
+// take of them.
+inline constexpr uint32_t kPoolCheckpointMs = 2'000;
+// Mixing is bound by memory bandwidth: two of them use what a socket has, and leave executor
+// threads to the mover.
+inline constexpr uint32_t kMixesRunningMax = 2;
+// Longer waits than about a second help nobody: dense prefill is always there.
+inline constexpr uint32_t kMixesWaitingMax = 128;
+// Of one answer. As the largest anchor block, in fp32.
+inline constexpr uint64_t kMixBytesMax = 4 * uint64_t{kBlockBytesMax};
+// Of all answers that wait, are mixed or are being sent.
+inline constexpr uint64_t kMixBytesHeldMax = 4 * kMixBytesMax;
+// Questions of one session whose sketches have not come whole.
+inline constexpr uint32_t kMixesInPartsMax = 16;
+
 // --- Mover (host -> ssd, ssd -> host) ---
 
 // Blocks that wait to be written. At 1 MiB a block this is the gap between a burst and the SSD's
