@@ -31,8 +31,10 @@ GetOperation::GetOperation(Question question, uint64_t window_bytes, int64_t dea
       progress_(question_.items.size()) {
   const auto raw = [](const Variant& variant) { return variant == Variant::Raw(); };
   const bool decodes = question_.chains.size() == question_.variants.size();
-  if (question_.shape &&
-      (decodes || std::all_of(question_.variants.begin(), question_.variants.end(), raw))) {
+  if (question_.reader != nullptr) {
+    part_bytes_max_ = question_.part_bytes_max;
+  } else if (question_.shape &&
+             (decodes || std::all_of(question_.variants.begin(), question_.variants.end(), raw))) {
     part_bytes_max_ = MaxPartBytes(question_);
   }
   if (question_.group_parts != 0) {
@@ -58,7 +60,7 @@ uint64_t GetOperation::RangeBytes(uint32_t item, uint32_t group) const {
                              ? question_.shape->part_count() - question_.part_begin
                              : GroupParts(group);
   // A lossy variant's parts land elsewhere; what they become is checked with the header.
-  if (!question_.chains.empty()) return parts * part_bytes_max_;
+  if (!question_.chains.empty() || question_.reader != nullptr) return parts * part_bytes_max_;
   return std::min(parts * part_bytes, room > before ? room - before : 0);
 }
 
@@ -147,7 +149,8 @@ void GetOperation::SendGet(Engine& engine, Sub& sub) {
     target.part_count = sub.part_count;
     target.shape = question_.shape ? &*question_.shape : nullptr;
     target.accepted = question_.variants;
-    target.keep_encoded = !question_.chains.empty();
+    target.keep_encoded = !question_.chains.empty() || question_.reader != nullptr;
+    target.any_size = question_.reader != nullptr;
     sub.landings[i].Start(target);
   }
   EncodeGet(body, engine.Body());
@@ -205,14 +208,18 @@ void GetOperation::OnLanding(Engine& engine, Sub& sub, uint32_t index) {
   result.code = landing.code();
   result.tier = landing.tier();
   std::string text = landing.text();
+  uint64_t written = landing.bytes();
   if (result.code == ResultCode::kOk) {
     if (progress.has_root && progress.root != landing.header().root) {
       result.code = ResultCode::kCorrupt;
       text = "layers of one fetch came from two copies that differ";
     } else if (landing.kept_encoded()) {
-      if (const absl::Status status = Decode(landing, item); !status.ok()) {
+      const absl::StatusOr<uint64_t> decoded = Decode(landing, item);
+      if (decoded.ok()) {
+        written = *decoded;
+      } else {
         result.code = ResultCode::kCorrupt;
-        text = std::string(status.message());
+        text = std::string(decoded.status().message());
       }
     }
   }
@@ -223,9 +230,7 @@ void GetOperation::OnLanding(Engine& engine, Sub& sub, uint32_t index) {
   } else {
     progress.has_root = true;
     progress.root = landing.header().root;
-    progress.bytes += landing.kept_encoded() ? (landing.part_end() - landing.part_begin()) *
-                                                   question_.shape->raw_part_bytes()
-                                             : landing.bytes();
+    progress.bytes += written;
     if (--progress.ranges_left == 0) {
       progress.rope.reset();
       result.fidelity = static_cast<uint8_t>(landing.header().fidelity);
@@ -239,10 +244,14 @@ void GetOperation::OnLanding(Engine& engine, Sub& sub, uint32_t index) {
 }
 
 // Checks, decodes, rotates and scatters what landed.
-absl::Status GetOperation::Decode(const Landing& landing, uint32_t item) {
+absl::StatusOr<uint64_t> GetOperation::Decode(const Landing& landing, uint32_t item) {
   const BlockHeader& header = landing.header();
   if (question_.lossy != nullptr && header.fidelity != Fidelity::kLossless) {
     question_.lossy->Add(question_.items[item].block, header.variant);
+  }
+  if (question_.reader != nullptr) {
+    return question_.reader->Read(header, landing.part_begin(), landing.part_end(),
+                                  landing.encoded());
   }
   std::unique_ptr<kernels::RopeTable>& rope = progress_[item].rope;
   if (rope == nullptr && header.rope == RopeState::kUnrotated && !question_.rotation.none()) {
@@ -256,7 +265,7 @@ absl::Status GetOperation::Decode(const Landing& landing, uint32_t item) {
     rest = rest.subspan(bytes.size());
     if (absl::Status status = DecodePart(landing, item, part, bytes); !status.ok()) return status;
   }
-  return absl::OkStatus();
+  return (landing.part_end() - landing.part_begin()) * question_.shape->raw_part_bytes();
 }
 
 absl::Status GetOperation::DecodePart(const Landing& landing, uint32_t item, uint32_t part,

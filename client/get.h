@@ -27,6 +27,17 @@
 
 namespace kedge {
 
+// Takes what landed of an item that is no block of block_tokens rows (client/pruned.h), on the
+// loop.
+class PartReader {
+ public:
+  virtual ~PartReader() = default;
+  // Parts [part_begin, part_end), one after the other in `bytes`, as they came: digests were not
+  // looked at. Returns how many bytes of the caller's memory were written.
+  virtual absl::StatusOr<uint64_t> Read(const BlockHeader& header, uint32_t part_begin,
+                                        uint32_t part_end, std::span<const uint8_t> bytes) = 0;
+};
+
 class GetOperation final : public Operation {
  public:
   struct Item {
@@ -48,6 +59,10 @@ class GetOperation final : public Operation {
     std::vector<codec::CodecChain> chains;
     codec::KeyRotation rotation;
     std::shared_ptr<LossyLog> lossy;  // is told what came back so; may be null
+    // One item that `reader` takes, as a variant that is not raw; its parts have at most
+    // part_bytes_max bytes.
+    std::shared_ptr<PartReader> reader;
+    uint64_t part_bytes_max = 0;
   };
   GetOperation(Question question, uint64_t window_bytes, int64_t deadline_us);
 
@@ -94,7 +109,8 @@ class GetOperation final : public Operation {
   Sub& FreeSub(uint32_t& tag);
   void SendGet(Engine& engine, Sub& sub);
   void OnLanding(Engine& engine, Sub& sub, uint32_t index);
-  absl::Status Decode(const Landing& landing, uint32_t item);
+  // Returns what was written.
+  absl::StatusOr<uint64_t> Decode(const Landing& landing, uint32_t item);
   absl::Status DecodePart(const Landing& landing, uint32_t item, uint32_t part,
                           std::span<const uint8_t> bytes);
   void OnSubEnded(Engine& engine, Sub& sub);

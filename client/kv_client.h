@@ -247,6 +247,35 @@ class Request {
   internal::Handle<kedge_request, kedge_request_free> handle_;
 };
 
+// What is held of a prefix as a pruned sequence; owns its lease and gives it back. blocks() is 0
+// when nothing is. Must not outlive its Client.
+class PrunedMatch {
+ public:
+  PrunedMatch(kedge_client* client, const kedge_match_pruned_result& result)
+      : client_(client), result_(result) {}
+  PrunedMatch(PrunedMatch&& other) noexcept
+      : client_(other.client_),
+        result_(std::exchange(other.result_, kedge_match_pruned_result{})) {}
+  PrunedMatch& operator=(PrunedMatch&& other) noexcept {
+    std::swap(client_, other.client_);
+    std::swap(result_, other.result_);
+    return *this;
+  }
+  ~PrunedMatch() {
+    if (result_.lease != 0) (void)kedge_release(client_, result_.lease);
+  }
+  uint32_t blocks() const { return result_.block_count; }
+  uint64_t tokens() const { return result_.tokens; }
+  std::string variant() const { return result_.variant; }
+  uint64_t payload_bytes() const { return result_.payload_bytes; }
+  bool leased() const { return result_.lease != 0; }
+  Fidelity fidelity() const { return static_cast<Fidelity>(result_.fidelity); }
+
+ private:
+  kedge_client* client_;
+  kedge_match_pruned_result result_;
+};
+
 // The longest held run of a sequence; owns its lease and gives it back. Must not outlive its
 // Client.
 class Match {
@@ -309,8 +338,42 @@ struct StoreOptions {
   Provenance provenance = Provenance::kNone;
 };
 
+// Pruned sequences (see client/c/kedge.h): the KV of a prefix's first blocks without the tokens
+// that matter least.
+struct StorePrunedOptions {
+  uint32_t block_count = 0;
+  std::string variant;              // a pruned chain
+  std::span<const uint8_t> scores;  // a score sidecar, where the chain ranks by attention
+  Durability durability = Durability::kDefault;
+  uint32_t deadline_ms = 0;
+  Fidelity computed_over = Fidelity::kNone;
+};
+
+struct MatchPrunedOptions {
+  uint32_t lease_ms = 0;
+  std::vector<std::string> variants;  // accepted, best first; empty: all that the gate lets through
+  uint32_t deadline_ms = 0;
+  uint32_t block_count_min = 0;
+};
+
+struct FetchPrunedOptions {
+  uint32_t block_count = 0;  // as it was matched
+  std::string variant;
+  uint32_t layer_begin = 0;
+  uint32_t layer_group = 0;
+  uint32_t deadline_ms = 0;
+};
+
 // Caller memory for one block: segments that are filled, or read, one after the other.
 using BlockBuffer = std::vector<Segment>;
+
+// Caller memory for one layer of a pruned sequence: its rows (Sequence::PrunedRows), and where they
+// stand.
+struct PrunedLayer {
+  BlockBuffer keys;
+  BlockBuffer values;
+  std::span<int32_t> positions;
+};
 
 namespace internal {
 inline std::vector<kedge_buffer> Views(std::span<const BlockBuffer> buffers) {
@@ -421,6 +484,110 @@ class Sequence {
     kedge_writer* writer = nullptr;
     if (auto s = Status::Last(kedge_store_begin(handle_.get(), &c, &writer)); !s) return s;
     return Writer(writer);
+  }
+
+  // --- Pruned: the rules are in client/c/kedge.h ---
+  // Rows that each layer keeps.
+  Result<std::vector<uint32_t>> PrunedRows(uint32_t block_count, const std::string& variant,
+                                           uint32_t layers) const {
+    std::vector<uint32_t> rows(layers);
+    if (auto s = Status::Last(
+            kedge_pruned_rows(handle_.get(), block_count, variant.c_str(), rows.data(), layers));
+        !s)
+      return s;
+    return rows;
+  }
+  Result<Key> PrunedKey(uint32_t block_count, const std::string& variant) const {
+    Key key;
+    if (auto s = Status::Last(kedge_pruned_key(handle_.get(), block_count, variant.c_str(), &key));
+        !s)
+      return s;
+    return key;
+  }
+  // A score sidecar beside the raw blocks that it is of.
+  Result<Request> StoreScores(std::span<const uint8_t> scores,
+                              Durability durability = Durability::kDefault,
+                              Fidelity computed_over = Fidelity::kNone) const {
+    kedge_store_scores_options c{};
+    c.size = sizeof c;
+    c.durability = static_cast<uint32_t>(durability);
+    c.scores = scores.data();
+    c.score_bytes = scores.size();
+    c.computed_over = static_cast<uint32_t>(computed_over);
+    kedge_request* request = nullptr;
+    if (auto s = Status::Last(kedge_store_scores(handle_.get(), &c, &request)); !s) return s;
+    return Request(request);
+  }
+  // All KV of the first blocks, one buffer for each; it is pruned and encoded inside the call.
+  Result<Request> StorePruned(const StorePrunedOptions& options,
+                              std::span<const BlockBuffer> buffers) const {
+    if (auto s = internal::CountsAgree(buffers.size(), options.block_count); !s) return s;
+    std::vector<kedge_buffer> views = internal::Views(buffers);
+    kedge_store_pruned_options c{};
+    c.size = sizeof c;
+    c.block_count = options.block_count;
+    c.variant = options.variant.c_str();
+    c.buffers = views.data();
+    c.scores = options.scores.data();
+    c.score_bytes = options.scores.size();
+    c.durability = static_cast<uint32_t>(options.durability);
+    c.deadline_ms = options.deadline_ms;
+    c.computed_over = static_cast<uint32_t>(options.computed_over);
+    kedge_request* request = nullptr;
+    if (auto s = Status::Last(kedge_store_pruned(handle_.get(), &c, &request)); !s) return s;
+    return Request(request);
+  }
+  // The same from the raw blocks, and scores, that the store holds. Blocks. Item::code is kOk or
+  // kExists.
+  Result<Item> Prune(uint32_t block_count, const std::string& variant,
+                     Durability durability = Durability::kDefault, uint32_t deadline_ms = 0) const {
+    kedge_prune_options c{};
+    c.size = sizeof c;
+    c.block_count = block_count;
+    c.variant = variant.c_str();
+    c.durability = static_cast<uint32_t>(durability);
+    c.deadline_ms = deadline_ms;
+    Item item{};
+    if (auto s = Status::Last(kedge_prune(handle_.get(), &c, &item)); !s) return s;
+    return item;
+  }
+  // The longest prefix that is held pruned. Blocks for a round trip.
+  Result<PrunedMatch> MatchPruned(const MatchPrunedOptions& options = {}) const {
+    std::vector<const char*> names = internal::Names(options.variants);
+    kedge_match_pruned_options c{};
+    c.size = sizeof c;
+    c.lease_ms = options.lease_ms;
+    c.variants = names.empty() ? nullptr : names.data();
+    c.variant_count = static_cast<uint32_t>(names.size());
+    c.deadline_ms = options.deadline_ms;
+    c.block_count_min = options.block_count_min;
+    kedge_match_pruned_result result{};
+    result.size = sizeof result;
+    if (auto s = Status::Last(kedge_match_pruned(handle_.get(), &c, &result)); !s) return s;
+    return PrunedMatch(client_, result);
+  }
+  // Into ragged pages: one entry for each layer from layer_begin on.
+  Result<Request> FetchPruned(const FetchPrunedOptions& options,
+                              std::span<const PrunedLayer> layers) const {
+    std::vector<kedge_pruned_layer> views;
+    for (const PrunedLayer& layer : layers) {
+      views.push_back({{layer.keys.data(), static_cast<uint32_t>(layer.keys.size())},
+                       {layer.values.data(), static_cast<uint32_t>(layer.values.size())},
+                       layer.positions.data(),
+                       static_cast<uint32_t>(layer.positions.size())});
+    }
+    kedge_fetch_pruned_options c{};
+    c.size = sizeof c;
+    c.block_count = options.block_count;
+    c.variant = options.variant.c_str();
+    c.layer_begin = options.layer_begin;
+    c.layer_count = static_cast<uint32_t>(layers.size());
+    c.layer_group = options.layer_group;
+    c.deadline_ms = options.deadline_ms;
+    c.layers = views.data();
+    kedge_request* request = nullptr;
+    if (auto s = Status::Last(kedge_fetch_pruned(handle_.get(), &c, &request)); !s) return s;
+    return Request(request);
   }
   kedge_sequence* raw() const { return handle_.get(); }
 

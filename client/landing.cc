@@ -108,7 +108,7 @@ bool Landing::AcceptHeader(std::span<const uint8_t> encoded) {
 // `parts`: that the caller's buffer must have room for once they are decoded.
 bool Landing::KeepEncoded(uint64_t parts) {
   const uint64_t raw_bytes = parts * target_.shape->raw_part_bytes();
-  if (raw_bytes > target_.to->bytes()) {
+  if (!target_.any_size && raw_bytes > target_.to->bytes()) {
     return Fail(ResultCode::kTooSmall, absl::StrCat("buffer has ", target_.to->bytes(),
                                                     " bytes, the block needs ", raw_bytes));
   }

@@ -38,6 +38,7 @@ class Landing {
     const KvShape* shape = nullptr;  // the block must have it; nullptr: any
     std::span<const Variant> accepted;  // empty: any lossless one
     bool keep_encoded = false;  // other variants than `raw` stay in encoded(); needs `shape`
+    bool any_size = false;      // with keep_encoded: what they become is not for `to`
   };
 
   // Begins anew; reuses memory.

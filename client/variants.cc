@@ -49,6 +49,12 @@ absl::Status ModelVariants::Gate(std::string_view name) const {
 }
 
 absl::StatusOr<codec::CodecChain> ModelVariants::Chain(const Variant& variant) const {
+  if (codec::PrunedChain::IsPruned(variant.view())) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("variant ", Text(variant.view()),
+                     ": is of whole sequences, not of blocks (kedge_store_pruned, "
+                     "kedge_match_pruned, kedge_fetch_pruned)"));
+  }
   const std::lock_guard lock(mutex_);
   if (const auto known = chains_.find(variant.view()); known != chains_.end()) {
     return known->second;
@@ -62,6 +68,53 @@ absl::StatusOr<codec::CodecChain> ModelVariants::Chain(const Variant& variant) c
   }
   chains_.emplace(Text(variant.view()), *chain);
   return chain;
+}
+
+absl::StatusOr<codec::PrunedChain> ModelVariants::Pruned(const Variant& variant) const {
+  const std::lock_guard lock(mutex_);
+  if (const auto known = pruned_.find(variant.view()); known != pruned_.end()) return known->second;
+  const std::string name = Text(variant.view());
+  if (!codec::PrunedChain::IsPruned(name)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("variant ", name, ": prunes nothing; it is of blocks (kedge_store)"));
+  }
+  if (!profile_) {
+    return absl::PermissionDeniedError(absl::StrCat(
+        "variant ", name, " is refused for ", weights_id_,
+        ": what a layer keeps is in the model's profile, and there is none (model options: "
+        "profile)"));
+  }
+  auto chain = codec::PrunedChain::Parse(name, &*profile_);
+  if (!chain.ok()) return absl::InvalidArgumentError(chain.status().message());
+  if (absl::Status status = Gate(name); !status.ok()) return status;
+  if (!rotation_status_.ok()) return rotation_status_;
+  if (chain->score() == codec::ScoreKind::kExpected &&
+      shape_.kv_heads != profile_->model().kv_heads) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("variant ", name, ": kv_heads: ", shape_.kv_heads, " of the model's ",
+                     profile_->model().kv_heads, "; its query statistics are of all heads"));
+  }
+  const codec::SequenceTask task{.shape = shape_, .tokens = shape_.block_tokens};
+  if (absl::Status status = chain->Supports(task); !status.ok()) return status;
+  pruned_.emplace(name, *chain);
+  return chain;
+}
+
+std::vector<Variant> ModelVariants::PrunedByLoss() const {
+  std::vector<std::pair<double, std::string>> names;
+  for (const GateRecord& record : profile_ ? profile_->gate() : std::vector<GateRecord>()) {
+    const bool pruned = codec::PrunedChain::IsPruned(record.chain);
+    if (pruned && record.task == kGateMean) names.emplace_back(record.points_lost, record.chain);
+  }
+  std::sort(names.begin(), names.end());
+  std::vector<Variant> variants;
+  for (const auto& [lost, name] : names) {
+    const absl::StatusOr<Variant> variant = Variant::Parse(name);
+    if (!variant.ok() || !Pruned(*variant).ok()) continue;
+    variants.push_back(*variant);
+    if (variants.size() == kVariantsMax) break;
+  }
+  return variants;
 }
 
 std::vector<Variant> ModelVariants::NoWorseThan(Fidelity lowest) const {
@@ -95,7 +148,8 @@ void LossyLog::Add(uint32_t block, const Variant& variant) {
 absl::Status LossyLog::MayStore(uint32_t block_end, const Variant& variant) const {
   const std::lock_guard lock(mutex_);
   for (const auto& [name, block] : first_) {
-    if (block >= block_end || name == variant.view()) continue;
+    const bool same = name == variant.view() && !codec::PrunedChain::IsPruned(name);
+    if (block >= block_end || same) continue;
     return absl::PermissionDeniedError(absl::StrCat(
         "store: block ", block, " of this sequence was fetched as ", name,
         ": what is computed over it may not be published as ", Text(variant.view()),

@@ -18,6 +18,7 @@
 #include "absl/status/statusor.h"
 #include "gpu/codec/block_codec.h"
 #include "gpu/codec/codec_chain.h"
+#include "gpu/codec/pruned_chain.h"
 #include "proto/block_header.h"
 #include "proto/block_key.h"
 #include "proto/model_profile.h"
@@ -34,6 +35,11 @@ class ModelVariants {
   // The chain of a variant that may be used. InvalidArgument: no such chain, one that cannot encode
   // this shape, or keys that cannot be turned. PermissionDenied: the gate, with its figure.
   absl::StatusOr<codec::CodecChain> Chain(const Variant& variant) const;
+  // The same for chains of whole sequences (gpu/codec/pruned_chain.h). They need the profile:
+  // PermissionDenied without one.
+  absl::StatusOr<codec::PrunedChain> Pruned(const Variant& variant) const;
+  // Those that may be used, by what the profile says they lose; at most kVariantsMax.
+  std::vector<Variant> PrunedByLoss() const;
   // All that may be used and are no worse than `lowest`, `raw` first and then by what the profile
   // says they lose; at most kVariantsMax. Without a profile: those of a short list.
   std::vector<Variant> NoWorseThan(Fidelity lowest) const;
@@ -41,6 +47,8 @@ class ModelVariants {
   const codec::KeyRotation& rotation() const { return rotation_; }
   const KvShape& shape() const { return shape_; }
   const ModelId& model_id() const { return model_id_; }
+  // Null without one.
+  const ModelProfile* profile() const { return profile_ ? &*profile_ : nullptr; }
 
  private:
   ModelVariants() = default;
@@ -55,6 +63,7 @@ class ModelVariants {
   bool allow_unprofiled_ = false;
   mutable std::mutex mutex_;  // a chain may hold tables: made once
   mutable std::map<std::string, codec::CodecChain, std::less<>> chains_;
+  mutable std::map<std::string, codec::PrunedChain, std::less<>> pruned_;
 };
 
 // Which blocks of a sequence came back lossy, so that what is computed over them is not published
@@ -64,7 +73,8 @@ class LossyLog {
   // Block `block` of the sequence was fetched as `variant`.
   void Add(uint32_t block, const Variant& variant);
   // PermissionDenied naming block and variant when KV of blocks before `block_end` that came back
-  // lossy was of another chain than `variant`: such KV may be published as that chain only.
+  // lossy was of another chain than `variant`: such KV may be published as that chain only; and as
+  // nothing where tokens of it are missing.
   absl::Status MayStore(uint32_t block_end, const Variant& variant) const;
 
  private:

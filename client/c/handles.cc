@@ -208,6 +208,18 @@ kedge_code ReadDurability(uint32_t durability, uint8_t& wire) {
   }
 }
 
+kedge_code ReadLayerRange(const KvShape& shape, uint32_t begin, uint32_t count, LayerRange& range) {
+  const uint32_t end = uint32_t{shape.layer_begin} + shape.layer_count;
+  range.begin = begin != 0 ? begin : shape.layer_begin;
+  if (range.begin < shape.layer_begin || range.begin >= end || count > end - range.begin) {
+    return Fail(KEDGE_INVALID,
+                absl::StrCat("options.layer_begin: ", range.begin, " and layer_count ", count,
+                             " pass the shard's layers, ", shape.layer_begin, " to ", end));
+  }
+  range.count = count != 0 ? count : end - range.begin;
+  return KEDGE_OK;
+}
+
 kedge_code CheckBatch(const char* field, uint32_t count) {
   if (count >= 1 && count <= KEDGE_BATCH_MAX) return KEDGE_OK;
   return Fail(KEDGE_INVALID,

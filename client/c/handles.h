@@ -138,6 +138,13 @@ kedge_code ReadAccepted(const ModelVariants& model, const char* const* names, ui
 kedge_code ReadBuffer(const ClientState& state, const char* field, const kedge_buffer& buffer,
                       ScatterList& list);
 kedge_code ReadDurability(uint32_t durability, uint8_t& wire);
+// Layers of a fetch, as they count in the model; `begin` 0 is the shard's first, `count` 0 goes to
+// its last.
+struct LayerRange {
+  uint32_t begin = 0;
+  uint32_t count = 0;
+};
+kedge_code ReadLayerRange(const KvShape& shape, uint32_t begin, uint32_t count, LayerRange& range);
 kedge_code CheckBatch(const char* field, uint32_t count);
 BlockKey ToBlockKey(const kedge_key& key);
 

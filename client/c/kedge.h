@@ -472,6 +472,142 @@ KEDGE_API kedge_code kedge_store_commit(kedge_writer* writer, kedge_request** re
 /* Nothing becomes visible; blocks until no part's memory is in use. Takes the writer. */
 KEDGE_API void kedge_store_abort(kedge_writer* writer);
 
+/* ---- Pruned sequences: the KV of a prefix without the tokens that matter least ----
+ *
+ * Beside the blocks of a prefix a store can hold what a pruned chain ("prefixkv0.5+kivi4g32") made
+ * of its first `block_count` blocks: of each layer some of the rows, and the positions that they
+ * stand at. It is one object of its own, found by sequence, extent, chain and profile, and never in
+ * the place of blocks: kedge_match and kedge_fetch know nothing of it.
+ *
+ * What is kept is a function of that name. It follows from the KV of these blocks, from scores of
+ * queries inside of them and from the model's profile; no call here takes positions, a question, or
+ * tokens behind the extent. The profile is needed, and its gate: a chain that it does not pass is
+ * KEDGE_DENIED, with the figure. KV that is computed over pruned KV has seen less than its tokens
+ * say: once a fetch on a sequence brought some, blocks of it are stored as nothing (KEDGE_DENIED,
+ * unless kedge_store_options::computed_over says that it was not used). */
+
+/* How many rows each of the model's layers keeps; `layer_count` is the shard's. Known before
+ * anything was fetched, so that pages can be taken. KEDGE_INVALID where the chain cannot prune so
+ * few tokens. */
+KEDGE_API kedge_code kedge_pruned_rows(kedge_sequence* sequence, uint32_t block_count,
+                                       const char* variant, uint32_t* rows, uint32_t layer_count);
+/* Its name, for logs and `kedgectl inspect`. */
+KEDGE_API kedge_code kedge_pruned_key(kedge_sequence* sequence, uint32_t block_count,
+                                      const char* variant, kedge_key* key);
+
+typedef struct kedge_store_scores_options {
+  uint32_t size;
+  uint32_t durability; /* KEDGE_DURABILITY_* */
+  const void* scores; /* a score sidecar (gpu/codec/score_sidecar.h has the bytes) of the sequence's
+                         first tokens: whole blocks of all of the shard's layers, of the last 32
+                         queries or of all */
+  uint64_t score_bytes;
+  uint32_t deadline_ms;
+  uint32_t computed_over; /* as in kedge_store_options */
+} kedge_store_scores_options;
+
+/* Attention scores beside the raw blocks, so that another process, without a GPU, can prune these
+ * later (kedge_prune). Copied before the call returns. KEDGE_INVALID names the field that is wrong,
+ * KEDGE_CORRUPT a CRC. */
+KEDGE_API kedge_code kedge_store_scores(kedge_sequence* sequence,
+                                        const kedge_store_scores_options* options,
+                                        kedge_request** request);
+
+typedef struct kedge_store_pruned_options {
+  uint32_t size;
+  uint32_t block_count;        /* the sequence's first blocks */
+  const char* variant;         /* the pruned chain */
+  const kedge_buffer* buffers; /* one for each block, block_bytes each: the KV as an engine has it,
+                                  all of it, as kedge_store takes it */
+  const void* scores; /* where the chain ranks by attention ("prefixkv0.5+...", "-sum"): a sidecar
+                         of exactly these blocks. Else NULL */
+  uint64_t score_bytes;
+  uint32_t durability;
+  uint32_t deadline_ms;
+  uint32_t computed_over; /* as in kedge_store_options */
+  uint32_t reserved;
+} kedge_store_pruned_options;
+
+/* Chooses, encodes and stores. All is chosen and encoded inside the call, on this thread; no memory
+ * of the caller's is used after it. One item. KEDGE_INVALID names part, token or field; also an
+ * object past KEDGE_BLOCK_BYTES_MAX. */
+KEDGE_API kedge_code kedge_store_pruned(kedge_sequence* sequence,
+                                        const kedge_store_pruned_options* options,
+                                        kedge_request** request);
+
+typedef struct kedge_prune_options {
+  uint32_t size;
+  uint32_t block_count;
+  const char* variant;
+  uint32_t durability;
+  uint32_t deadline_ms; /* of all of it */
+} kedge_prune_options;
+
+/* The same from what the store holds: the raw blocks, and their scores where the chain needs them.
+ * Makes the very bytes that kedge_store_pruned makes. Blocks; takes memory for one layer of the
+ * blocks and for the object. `item`, if not NULL, has the object's code (KEDGE_OK, or KEDGE_EXISTS
+ * when it is held already) and size. KEDGE_ABSENT (or why else) names the block that is not held as
+ * "raw", or the scores. */
+KEDGE_API kedge_code kedge_prune(kedge_sequence* sequence, const kedge_prune_options* options,
+                                 kedge_item* item);
+
+typedef struct kedge_match_pruned_options {
+  uint32_t size;
+  uint32_t lease_ms;           /* pin what is found for that long; 0: no lease */
+  const char* const* variants; /* accepted pruned chains, best first; NULL: all that the gate lets
+                                  through, by what they lose */
+  uint32_t variant_count;
+  uint32_t deadline_ms;
+  uint32_t block_count_min; /* shorter ones are not looked for */
+  uint32_t reserved;
+} kedge_match_pruned_options;
+
+typedef struct kedge_match_pruned_result {
+  uint32_t size;
+  uint32_t block_count; /* 0: none is held */
+  uint64_t tokens;
+  uint64_t lease; /* 0: none. Give it back with kedge_release */
+  uint32_t lease_ms;
+  uint32_t fidelity;      /* KEDGE_FIDELITY_PRUNED; KV computed over it is no better */
+  uint64_t payload_bytes; /* as it is stored */
+  char variant[48];
+} kedge_match_pruned_result;
+
+/* The longest prefix of the sequence that is held pruned; of one length the first accepted chain.
+ * None is an answer, not an error. Blocks for a round trip, one more for each 1024 names (lengths
+ * times chains) and one for the lease. */
+KEDGE_API kedge_code kedge_match_pruned(kedge_sequence* sequence,
+                                        const kedge_match_pruned_options* options,
+                                        kedge_match_pruned_result* result);
+
+/* One layer of a pruned sequence: room for its rows, [rows][kv_heads][head_size] each. Rows are in
+ * ascending order of their positions. */
+typedef struct kedge_pruned_layer {
+  kedge_buffer keys;
+  kedge_buffer values;
+  int32_t* positions;
+  uint32_t position_count; /* at least the layer's rows */
+} kedge_pruned_layer;
+
+typedef struct kedge_fetch_pruned_options {
+  uint32_t size;
+  uint32_t block_count; /* as it was matched */
+  const char* variant;  /* as it was matched */
+  uint32_t layer_begin; /* as in kedge_fetch_options */
+  uint32_t layer_count;
+  uint32_t layer_group;
+  uint32_t deadline_ms;
+  const kedge_pruned_layer* layers; /* one for each layer of the range */
+} kedge_fetch_pruned_options;
+
+/* One item: kedge_item::bytes counts what was written into keys and values. Keys come rotated to
+ * their true positions, whatever the chain; tokens computed behind them stand at `tokens` and on,
+ * as if nothing were missing. Layer groups and kedge_wait_layers work as for kedge_fetch. Segment
+ * lists are copied before the call returns; positions are written before their layer is there. */
+KEDGE_API kedge_code kedge_fetch_pruned(kedge_sequence* sequence,
+                                        const kedge_fetch_pruned_options* options,
+                                        kedge_request** request);
+
 #ifdef __cplusplus
 } /* extern "C" */
 #endif

@@ -308,29 +308,24 @@ kedge_code kedge_fetch(kedge_sequence* sequence, const kedge_fetch_options* call
                              " blocks"));
   }
   KEDGE_NEED_POINTER(options.buffers);
-  const uint32_t layer_end = uint32_t{shape.layer_begin} + shape.layer_count;
-  const uint32_t layer_begin = options.layer_begin != 0 ? options.layer_begin : shape.layer_begin;
-  if (layer_begin < shape.layer_begin || layer_begin >= layer_end ||
-      options.layer_count > layer_end - layer_begin) {
-    return Fail(
-        KEDGE_INVALID,
-        absl::StrCat("options.layer_begin: ", layer_begin, " and layer_count ", options.layer_count,
-                     " pass the shard's layers, ", shape.layer_begin, " to ", layer_end));
+  LayerRange range;
+  if (kedge_code code = ReadLayerRange(shape, options.layer_begin, options.layer_count, range);
+      code != KEDGE_OK) {
+    return code;
   }
-  const uint32_t layers = options.layer_count != 0 ? options.layer_count : layer_end - layer_begin;
 
   GetOperation::Question question;
   question.shape = shape;
   question.layer_parts = shape.components_per_layer();
-  question.part_begin = (layer_begin - shape.layer_begin) * question.layer_parts;
-  question.part_count = layers * question.layer_parts;
+  question.part_begin = (range.begin - shape.layer_begin) * question.layer_parts;
+  question.part_count = range.count * question.layer_parts;
   if (options.layer_group != 0) {
     const uint64_t layer_bytes =
         shape.raw_part_bytes() * question.layer_parts * options.block_count;
     const uint64_t least = (kLayerGroupBytesMin + layer_bytes - 1) / layer_bytes;
     const uint64_t group = std::max<uint64_t>(options.layer_group, least);
     question.group_parts =
-        static_cast<uint32_t>(std::min<uint64_t>(group, layers)) * question.layer_parts;
+        static_cast<uint32_t>(std::min<uint64_t>(group, range.count)) * question.layer_parts;
   }
   if (kedge_code code =
           ReadAccepted(*sequence->model->variants, options.variants, options.variant_count,

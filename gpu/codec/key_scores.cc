@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "absl/base/internal/raw_logging.h"
@@ -9,6 +10,8 @@
 
 namespace kedge::codec {
 namespace {
+
+constexpr float kNotANumber = std::numeric_limits<float>::quiet_NaN();
 
 // A layer's keys as fp32, and the norm of each.
 struct Keys {
@@ -48,7 +51,7 @@ void KeyDiffScores(DType dtype, std::span<const uint8_t> keys, int64_t head_size
   for (int64_t head = 0; head < scores.heads; ++head) {
     std::vector<double> mean(head_size);
     for (int64_t t = 0; t < scores.tokens; ++t) {
-      if (k.norm(t, head) == 0.0) continue;
+      if (k.norm(t, head) == 0.0 || !std::isfinite(k.norm(t, head))) continue;
       for (int64_t c = 0; c < head_size; ++c) mean[c] += k.key(t, head)[c] / k.norm(t, head);
     }
     double mean_norm = 0.0;
@@ -59,7 +62,10 @@ void KeyDiffScores(DType dtype, std::span<const uint8_t> keys, int64_t head_size
       double dot = 0.0;
       for (int64_t c = 0; c < head_size; ++c) dot += k.key(t, head)[c] * mean[c];
       const double length = k.norm(t, head) * mean_norm;
-      out[t] = static_cast<float>(std::clamp(1.0 - (length > 0.0 ? dot / length : 0.0), 0.0, 2.0));
+      const double cosine = length > 0.0 ? dot / length : 0.0;
+      out[t] = std::isfinite(k.norm(t, head))
+                   ? static_cast<float>(std::clamp(1.0 - cosine, 0.0, 2.0))
+                   : kNotANumber;
     }
   }
 }
@@ -69,10 +75,14 @@ void KeyNormScores(DType dtype, std::span<const uint8_t> keys, int64_t head_size
   const Keys k(dtype, keys, head_size, scores);
   for (int64_t head = 0; head < scores.heads; ++head) {
     double largest = 0.0;
-    for (int64_t t = 0; t < scores.tokens; ++t) largest = std::max(largest, k.norm(t, head));
+    for (int64_t t = 0; t < scores.tokens; ++t) {
+      if (std::isfinite(k.norm(t, head))) largest = std::max(largest, k.norm(t, head));
+    }
     const std::span<float> out = scores.of(layer, head);
-    for (int64_t t = 0; t < scores.tokens; ++t)
-      out[t] = static_cast<float>(largest - k.norm(t, head));
+    for (int64_t t = 0; t < scores.tokens; ++t) {
+      const double norm = k.norm(t, head);
+      out[t] = std::isfinite(norm) ? static_cast<float>(largest - norm) : kNotANumber;
+    }
   }
 }
 

@@ -4,6 +4,8 @@
 // k / |k| over the tokens), 0 to 2. Key norm (Devoto et al., arXiv 2406.11430): small keys get much
 // attention. The head's largest norm less the key's.
 //
+// A key that is not finite has NaN for its score, and no part in the others' scores.
+//
 // Keys are taken as engines keep them, rotated at their positions. Sums in one fixed order, in
 // double: every machine gives the same scores.
 #pragma once

@@ -41,6 +41,22 @@ TEST(KeyScores, KeyDiffPrefersKeysUnlikeTheOthers) {
   EXPECT_NEAR(scores.of(0, 1)[2], 2.0, 1e-6);
 }
 
+TEST(KeyScores, WhatIsNotFiniteIsAlone) {
+  for (const float bad : {NAN, INFINITY}) {
+    const float keys[] = {3, 4, bad, 1, 0, 2};  // one head, three tokens
+    const float others[] = {3, 4, 0, 2};
+    for (const auto score : {KeyDiffScores, KeyNormScores}) {
+      TokenScores scores = TokenScores::Zeros(1, 1, 3);
+      score(DType::kF32, {reinterpret_cast<const uint8_t*>(keys), sizeof keys}, 2, 0, scores);
+      EXPECT_TRUE(std::isnan(scores.of(0, 0)[1]));
+      TokenScores without = TokenScores::Zeros(1, 1, 2);
+      score(DType::kF32, {reinterpret_cast<const uint8_t*>(others), sizeof others}, 2, 0, without);
+      EXPECT_EQ(scores.of(0, 0)[0], without.of(0, 0)[0]);
+      EXPECT_EQ(scores.of(0, 0)[2], without.of(0, 0)[1]);
+    }
+  }
+}
+
 TEST(TokenScores, EachHeadCountsAsMuch) {
   TokenScores scores = TokenScores::Zeros(1, 3, 4);
   const float values[] = {100, 300, 0, 0, 1, 1, 0, 2, 0, 0, 0, 0};

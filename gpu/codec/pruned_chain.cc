@@ -213,6 +213,23 @@ absl::StatusOr<std::vector<int64_t>> PrunedChain::Rows(const SequenceTask& task)
   return std::vector<int64_t>(begin, begin + task.shape.layer_count);
 }
 
+absl::StatusOr<uint64_t> PrunedChain::MaxPartBytes(const SequenceTask& task, Component component,
+                                                   int64_t rows) const {
+  if (absl::Status s = Supports(task); !s.ok()) return s;
+  uint64_t bytes = kSequencePartHeaderBytes;
+  if (component == Component::kK) bytes += (static_cast<uint64_t>(task.tokens) + 7) / 8;
+  if (rest_.fidelity() == Fidelity::kLossless)
+    return bytes + sizeof(uint32_t) + static_cast<uint64_t>(rows) * RowBytes(task.shape);
+  const int64_t segment = segment_rows(task);
+  for (int64_t first = 0; first < rows; first += segment) {
+    const KvShape shape = SegmentShape(task, std::min(segment, rows - first));
+    const absl::StatusOr<uint64_t> most = rest_.MaxPartBytes(shape, component, first == 0);
+    if (!most.ok()) return most.status();
+    bytes += sizeof(uint32_t) + *most;
+  }
+  return bytes;
+}
+
 absl::StatusOr<TokenScores> PrunedChain::Scores(const SequenceTask& task,
                                                 const SequenceSource& source,
                                                 const ScoreSidecar* sidecar) const {

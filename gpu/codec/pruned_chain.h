@@ -107,6 +107,9 @@ class PrunedChain {
 
   // How many rows each layer of the shape keeps.
   absl::StatusOr<std::vector<int64_t>> Rows(const SequenceTask& task) const;
+  // The most bytes that EncodePart makes of a part of so many rows.
+  absl::StatusOr<uint64_t> MaxPartBytes(const SequenceTask& task, Component component,
+                                        int64_t rows) const;
 
   // What each layer keeps. `sidecar` is looked at where needs_sidecar(): InvalidArgument when it is
   // null, or of another kind, extent or geometry.

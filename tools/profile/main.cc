@@ -202,9 +202,10 @@ absl::Status Run(const Flags& flags) {
 
 int Main(int argc, char** argv) {
   Flags flags;
-  CLI::App app("Computes a model's profile: bases, entropy tables, layer budgets, and what every chain "
+  CLI::App app(
+      "Computes a model's profile: bases, entropy tables, layer budgets, and what every chain "
       "loses.",
-               "profile_model");
+      "profile_model");
   app.add_option("DIR", flags.directory, "Hugging Face checkpoint with its tokenizer")->required();
   app.add_option("--out", flags.out, "The profile to write")->required()->type_name("FILE");
   app.add_option("--text", flags.text, "Prompts, one a paragraph, instead of the quality tasks")
