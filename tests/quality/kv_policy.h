@@ -77,6 +77,10 @@ class KvPolicy {
   // computed before; 0 where that is not counted.
   virtual double OperationsShare() const { return 0.0; }
 
+  // Tokens of KV that Obtain took from elsewhere and did not compute through all layers, as a share
+  // of all fillings' tokens, which is the most that could be; 0 where that is not counted.
+  virtual double ReusedShare() const { return 0.0; }
+
   // Called by several threads at once, each with a model of its own (all of the same weights).
   virtual absl::StatusOr<PolicyKv> Obtain(Model& model, const PolicyInput& input) const = 0;
 };

@@ -19,6 +19,7 @@ std::vector<std::string> PolicyNames() {
           "prefixkvB[-SCORE][+kvcrushS[-ANCHOR]]+CHAIN",
           "{uniform,random,oracle,asked}B+CHAIN",
           "{kvcomm,linear}[-VARIANT...]",
+          "auto[-linear][-nogate][+RECOMPUTE]",
           "{deviation,dhd,cacheblend,random,oracle,epic}RATIO@CHECK_LAYER",
           "dhdRATIO@CHECK_LAYER+asked",
           "{deviation,dhd,cacheblend}RATIO@CHECK_LAYER+repairTOKENS",
@@ -31,6 +32,7 @@ absl::StatusOr<std::unique_ptr<KvPolicy>> MakePolicy(const std::string& name,
   if (name == "none") return MakeNonePolicy();
   if (name == "fetched") return MakeFetchedPolicy();
   if (IsOffsetPolicy(name)) return MakeOffsetPolicy(name);
+  if (IsAutoPolicy(name)) return MakeAutoPolicy(name);
   if (IsRecomputePolicy(name)) return MakeRecomputePolicy(name);
   if (IsPrunedPolicy(name)) return MakePrunedPolicy(name, profile);
   absl::StatusOr<std::unique_ptr<KvPolicy>> codec = name.find("+tail") != std::string::npos

@@ -39,8 +39,14 @@ absl::StatusOr<std::unique_ptr<KvPolicy>> MakePrunedPolicy(const std::string& na
 bool IsOffsetPolicy(const std::string& name);
 absl::StatusOr<std::unique_ptr<KvPolicy>> MakeOffsetPolicy(const std::string& name);
 
+// What client/reuse decides: policy_auto.cc.
+bool IsAutoPolicy(const std::string& name);
+absl::StatusOr<std::unique_ptr<KvPolicy>> MakeAutoPolicy(const std::string& name);
+
 // Some tokens computed anew: policy_recompute.cc. Its names are no pruned chain's.
 bool IsRecomputePolicy(const std::string& name);
 absl::StatusOr<std::unique_ptr<KvPolicy>> MakeRecomputePolicy(const std::string& name);
+// Its plain names, without what begins with '+'. InvalidArgument says what is wrong with it.
+absl::StatusOr<RecomputeConfig> RecomputeConfigOf(const std::string& name);
 
 }  // namespace kedge::quality

@@ -24,6 +24,7 @@
 #include "absl/strings/str_split.h"
 #include "client/reuse/kvcomm.h"
 #include "client/reuse/local_pools.h"
+#include "tests/quality/offset_prompt.h"
 #include "tests/quality/policies.h"
 
 namespace kedge::quality {
@@ -70,17 +71,6 @@ bool Apply(const std::string& word, Choice& choice) {
     return false;
   }
   return true;
-}
-
-OffsetPrompt PromptOf(const EvalContext& context) {
-  OffsetPrompt prompt{.consumer = context.consumer, .tokens = context.tokens, .lead = context.lead};
-  for (const EvalPiece& piece : context.pieces) {
-    prompt.segments.push_back({.filling = piece.filling,
-                               .placeholder = absl::StrCat(piece.placeholder),
-                               .first = piece.first,
-                               .count = piece.count});
-  }
-  return prompt;
 }
 
 class KvcommPolicy : public KvPolicy {

@@ -226,7 +226,7 @@ class RecomputedPolicy : public KvPolicy {
 
 bool IsRecomputePolicy(const std::string& name) { return ParseName(name).has_value(); }
 
-absl::StatusOr<std::unique_ptr<KvPolicy>> MakeRecomputePolicy(const std::string& name) {
+absl::StatusOr<RecomputeConfig> RecomputeConfigOf(const std::string& name) {
   const std::optional<RecomputeName> parsed = ParseName(name);
   if (!parsed.has_value())
     return absl::InvalidArgumentError(absl::StrCat("policy: '", name, "' recomputes nothing"));
@@ -236,7 +236,12 @@ absl::StatusOr<std::unique_ptr<KvPolicy>> MakeRecomputePolicy(const std::string&
     return absl::InvalidArgumentError(absl::StrCat(
         "policy: '", name, "': a ratio is in [0, 1], a layer and a count are not negative"));
   }
-  return std::make_unique<RecomputedPolicy>(name, *parsed);
+  return config;
+}
+
+absl::StatusOr<std::unique_ptr<KvPolicy>> MakeRecomputePolicy(const std::string& name) {
+  if (absl::Status s = RecomputeConfigOf(name).status(); !s.ok()) return s;
+  return std::make_unique<RecomputedPolicy>(name, *ParseName(name));
 }
 
 }  // namespace kedge::quality

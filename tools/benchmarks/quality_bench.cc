@@ -259,6 +259,12 @@ class Bench {
                              absl::StrCat(prefix, policy->name(), "/operations/", task.name),
                              policy->OperationsShare(), "", "of a dense prefill's");
       }
+      if (policy->ReusedShare() > 0.0) {
+        reporter_.PrintValue("quality",
+                             absl::StrCat(prefix, policy->name(), "/tokens_reused/", task.name),
+                             policy->ReusedShare(), "share",
+                             "of the fillings' tokens, without those computed anew");
+      }
       const double bits = policy->BitsPerValue(*runners[0].model, tokens);
       if (bits <= 0.0) continue;
       reporter_.PrintValue("quality",
