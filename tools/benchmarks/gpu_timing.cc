@@ -1,9 +1,13 @@
-// Times the codecs' CUDA twins against a device-to-device memcpy. `tools/gpu_check` runs it.
+// Times the codecs' CUDA twins against a device-to-device memcpy, and score capture against the
+// attention that it goes with. `tools/gpu_check` runs it.
 //
 // Geometry of Llama-3.1-8B's keys or values: 8 heads of 128 in f16, 65,536 tokens in one launch, so
 // that launching costs nothing beside it; 128 MiB. A figure is the f16 bytes over the time of one
 // call, the median of several, by CUDA's events; the yardstick copies the same bytes in between.
 // Keys are turned by angles on the way.
+//
+// Score capture (column_mass) is of one layer of the same model: 32 query heads, 1,024 rows behind
+// 7,168 keys; the last 32, 64 or all of them are observed. A figure is its time over attention's.
 #include <cstdio>
 
 #if KEDGE_CUDA
@@ -18,7 +22,9 @@
 #include "gpu/codec/hadamard.h"
 #include "gpu/codec/kivi.h"
 #include "gpu/device/device_cuda.h"
+#include "gpu/kernels/attention.h"
 #include "gpu/kernels/cast.h"
+#include "gpu/kernels/column_mass.h"
 
 namespace kedge {
 namespace {
@@ -29,6 +35,7 @@ using codec::KiviLayout;
 
 constexpr int64_t kTokens = 65536, kHeads = 8, kHeadSize = 128, kWidth = kHeads * kHeadSize;
 constexpr int64_t kBytes = kTokens * kWidth * 2;
+constexpr int64_t kHeadsOfQueries = 32, kRows = 1024, kKeysBefore = 7168;
 constexpr int kRounds = 9;
 
 // Ends the program: a machine whose CUDA fails gives no figures.
@@ -74,6 +81,10 @@ class Timing {
     scale_ = ToGpu(std::vector<float>{0.0f});
     rows_ = ToGpu(Rows(pages_, kWidth * 2));
     float_rows_ = ToGpu(Rows(reinterpret_cast<uint8_t*>(floats_), kWidth * 4));
+    queries_ = ToGpu(std::vector<float>(kRows * kHeadsOfQueries * kHeadSize, 0.01f));
+    log_sum_exp_ = Room<float>(kRows * kHeadsOfQueries);
+    attended_ = Room<float>(kRows * kHeadsOfQueries * kHeadSize);
+    mass_ = ToGpu(std::vector<float>(kHeadsOfQueries * (kKeysBefore + kRows)));
   }
 
   void Kivi(const char* name, int bits, GroupScales scales) {
@@ -113,6 +124,40 @@ class Timing {
     });
   }
 
+  void Scores() {
+    const kernels::AttentionArgs args{.q = queries_,
+                                      .q_stride = kHeadsOfQueries * kHeadSize,
+                                      .k = raw_,
+                                      .v = raw_,
+                                      .kv_dtype = DType::kF16,
+                                      .out = attended_,
+                                      .rows = kRows,
+                                      .first_position = kKeysBefore,
+                                      .heads = kHeadsOfQueries,
+                                      .kv_heads = kHeads,
+                                      .head_size = kHeadSize,
+                                      .scale = 0.088f,
+                                      .log_sum_exp = log_sum_exp_};
+    const auto attention = [&] { AttentionCuda(args, stream_); };
+    Seconds(attention);
+    for (const int64_t observed : {int64_t{32}, int64_t{64}, kRows}) {
+      const auto capture = [&] {
+        ColumnMassCuda(args, kRows - observed, kKeysBefore + kRows, mass_, stream_);
+      };
+      Seconds(capture);
+      std::vector<double> ours, theirs;
+      for (int i = 0; i < kRounds; ++i) {
+        ours.push_back(Seconds(capture));
+        theirs.push_back(Seconds(attention));
+      }
+      std::sort(ours.begin(), ours.end());
+      std::sort(theirs.begin(), theirs.end());
+      std::printf("%-28s %10.1f us    %6.3f of the attention's time\n",
+                  ("scores/capture/" + std::to_string(observed)).c_str(), ours[kRounds / 2] * 1e6,
+                  ours[kRounds / 2] / theirs[kRounds / 2]);
+    }
+  }
+
  private:
   static std::vector<uint8_t*> Rows(uint8_t* memory, int64_t bytes) {
     std::vector<uint8_t*> rows;
@@ -120,15 +165,19 @@ class Timing {
     return rows;
   }
 
-  // F16 bytes a second, in GB.
-  double Rate(const std::function<void()>& call) {
+  double Seconds(const std::function<void()>& call) {
     Must(::cudaEventRecord(begin_, stream_) == cudaSuccess, "cudaEventRecord");
     call();
     Must(::cudaEventRecord(end_, stream_) == cudaSuccess, "cudaEventRecord");
     Must(::cudaEventSynchronize(end_) == cudaSuccess, "a kernel");
     float ms = 0.0f;
     Must(::cudaEventElapsedTime(&ms, begin_, end_) == cudaSuccess, "cudaEventElapsedTime");
-    return static_cast<double>(kBytes) / (ms * 1e6);
+    return ms * 1e-3;
+  }
+
+  // F16 bytes a second, in GB.
+  double Rate(const std::function<void()>& call) {
+    return static_cast<double>(kBytes) / (Seconds(call) * 1e9);
   }
 
   void Report(const std::string& name, const std::function<void()>& call) {
@@ -164,6 +213,10 @@ class Timing {
   float* scale_ = nullptr;
   uint8_t** rows_ = nullptr;
   uint8_t** float_rows_ = nullptr;
+  float* queries_ = nullptr;
+  float* log_sum_exp_ = nullptr;
+  float* attended_ = nullptr;
+  float* mass_ = nullptr;
 };
 
 int Main() {
@@ -179,6 +232,7 @@ int Main() {
   timing.Kivi("kivi4g32", 4, GroupScales::kF16);
   timing.Kivi("kivi4g32s8", 4, GroupScales::kTwoLevel);
   timing.Fp8();
+  timing.Scores();
   return 0;
 }
 
