@@ -86,11 +86,12 @@ absl::Status CheckTlvs(std::span<const uint8_t> tlvs) {
 
 const char* FrameTypeName(FrameType type) {
   static constexpr const char* kNames[] = {
-      "unknown",   "hello",     "welcome", "match",         "match_reply",     "get",
-      "get_item",  "chunk",     "cancel",  "put_begin",     "put_ready",       "put_commit",
-      "put_done",  "put_abort", "remove",  "remove_reply",  "release",         "ping",
-      "pong",      "error",     "goodbye", "anchor_insert", "anchor_inserted", "mix",
-      "mix_reply", "mix_used"};
+      "unknown",    "hello",     "welcome",     "match",         "match_reply",     "get",
+      "get_item",   "chunk",     "cancel",      "put_begin",     "put_ready",       "put_commit",
+      "put_done",   "put_abort", "remove",      "remove_reply",  "release",         "ping",
+      "pong",       "error",     "goodbye",     "anchor_insert", "anchor_inserted", "mix",
+      "mix_reply",  "mix_used",  "near_insert", "near_inserted", "near_lookup",     "near_found",
+      "near_strike"};
   static_assert(std::size(kNames) == size_t{kFrameTypeMax} + 1);
   const auto value = static_cast<uint8_t>(type);
   return IsFrameType(value) ? kNames[value] : kNames[0];

@@ -48,8 +48,14 @@ enum class FrameType : uint8_t {
   kMix = 23,       // a filling's sketch -> what the pool knows, and mixed offsets
   kMixReply = 24,  // payload: the first bytes of them; kChunk has the rest
   kMixUsed = 25,   // the anchors that an answer was made of; not answered
+  // proto/near_messages.h has their bodies.
+  kNearInsert = 26,  // donors and their postings
+  kNearInserted = 27,
+  kNearLookup = 28,  // match ids -> donors
+  kNearFound = 29,
+  kNearStrike = 30,  // donors that were not there; not answered
 };
-inline constexpr uint8_t kFrameTypeMax = 25;
+inline constexpr uint8_t kFrameTypeMax = 30;
 const char* FrameTypeName(FrameType type);
 
 struct FrameHeader {

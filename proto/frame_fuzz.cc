@@ -6,6 +6,7 @@
 #include "proto/crc32c.h"
 #include "proto/frame.h"
 #include "proto/messages.h"
+#include "proto/near_messages.h"
 #include "proto/offset_messages.h"
 #include "proto/wire.h"
 
@@ -68,6 +69,16 @@ void CheckBodyOf(FrameType type, std::span<const uint8_t> bytes) {
       return CheckBody(bytes, EncodeMixReply, DecodeMixReply);
     case FrameType::kMixUsed:
       return CheckBody(bytes, EncodeMixUsed, DecodeMixUsed);
+    case FrameType::kNearInsert:
+      return CheckBody(bytes, EncodeNearInsert, DecodeNearInsert);
+    case FrameType::kNearInserted:
+      return CheckBody(bytes, EncodeNearInserted, DecodeNearInserted);
+    case FrameType::kNearLookup:
+      return CheckBody(bytes, EncodeNearLookup, DecodeNearLookup);
+    case FrameType::kNearFound:
+      return CheckBody(bytes, EncodeNearFound, DecodeNearFound);
+    case FrameType::kNearStrike:
+      return CheckBody(bytes, EncodeNearStrike, DecodeNearStrike);
     case FrameType::kCancel:
     case FrameType::kPing:
     case FrameType::kPong:

@@ -108,7 +108,7 @@ TEST(Frame, LiesWithARightCrcAreFound) {
   };
   const std::vector<Case> cases = {
       {[](auto& h) { h[5] = 0; }, "frame.type: 0"},
-      {[](auto& h) { h[5] = 26; }, "frame.type: 26"},
+      {[](auto& h) { h[5] = 31; }, "frame.type: 31"},
       {[](auto& h) { h[10] = 1; }, "frame.reserved1: 1"},
       {[](auto& h) { h[75] = 1; }, "frame.reserved2: 16777216"},
       {[](auto& h) { StoreLe(h.data() + 8, uint16_t{0xffff}); }, "frame.tlv_bytes: 65535"},

@@ -28,35 +28,10 @@
 #include "absl/status/status.h"
 #include "proto/block_key.h"
 #include "proto/match_key.h"
+#include "proto/near_messages.h"
 #include "store/block/slab.h"
 
 namespace kedge {
-
-struct NearDonor {
-  BlockKey key;            // of the span's last block
-  uint64_t placement = 0;  // of that block: its text and, as a rule, its blocks lie there
-  uint32_t begin = 0;      // first token of the span in its chain
-  uint32_t tokens = 0;     // of the span
-  Keyspace keyspace = Keyspace::kPrefix;  // kPrefix or kChunk
-
-  friend bool operator==(const NearDonor&, const NearDonor&) = default;
-};
-
-struct NearPosting {
-  MatchId id = 0;
-  uint8_t hint = 0;  // of a window: the number of its block in the span; else 0
-};
-
-struct NearHit {
-  uint32_t question = 0;  // index of the id that was asked
-  uint32_t donor = 0;     // index into the reply's donors
-  uint8_t hint = 0;
-};
-
-struct NearReply {
-  std::vector<NearDonor> donors;  // each once, in the order of their first hits
-  std::vector<NearHit> hits;      // by question
-};
 
 struct NearLimits {
   uint32_t donors_max = 1u << 20;

@@ -294,6 +294,13 @@ def make_bodies():
                       pack("<4d", 0.25, 0.5, 0.75, 1.0) + pack("<QQ", 4096, 31) +
                       many([key1, key2]) + many([bytes(range(16)), bytes(range(16, 32))])),
         "mix_used": (25, key1 + pack("<Q", 11) + many([key2])),
+        "near_insert": (26, many([key1 + pack("<QIIB", 11, 256, 128, 2) +
+                                  many([pack("<QB", 5, 3), pack("<QB", 6, 0)])])),
+        "near_inserted": (27, many([pack("<B", 0), pack("<B", 3)])),
+        "near_lookup": (28, many([pack("<Q", i) for i in (5, 9, 6)])),
+        "near_found": (29, pack("<I", 4) + many([key1 + pack("<QIIB", 11, 256, 128, 2)]) +
+                       many([pack("<HHB", 0, 0, 3), pack("<HHB", 2, 0, 0)])),
+        "near_strike": (30, many([key1, key2])),
     }
 
 

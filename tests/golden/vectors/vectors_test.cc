@@ -13,6 +13,7 @@
 #include "proto/block_key.h"
 #include "proto/frame.h"
 #include "proto/messages.h"
+#include "proto/near_messages.h"
 #include "proto/offset_messages.h"
 #include "proto/stream.h"
 
@@ -265,6 +266,14 @@ std::map<std::string, Bytes> Bodies() {
                    {.low = 0x1716151413121110, .high = 0x1f1e1d1c1b1a1918}};
   bodies["mix_reply"] = Encoded(EncodeMixReply, reply);
   bodies["mix_used"] = Encoded<MixUsedBody>(EncodeMixUsed, {Key(1), 11, {Key(2)}});
+  const NearDonor donor{Key(1), 11, 256, 128, Keyspace::kChunk};
+  bodies["near_insert"] = Encoded<NearInsertBody>(EncodeNearInsert, {{{donor, {{5, 3}, {6, 0}}}}});
+  bodies["near_inserted"] = Encoded<NearInsertedBody>(
+      EncodeNearInserted, {{ResultCode::kOk, static_cast<ResultCode>(3)}});
+  bodies["near_lookup"] = Encoded<NearLookupBody>(EncodeNearLookup, {{5, 9, 6}});
+  bodies["near_found"] =
+      Encoded<NearFoundBody>(EncodeNearFound, {4, {{donor}, {{0, 0, 3}, {2, 0, 0}}}});
+  bodies["near_strike"] = Encoded<NearStrikeBody>(EncodeNearStrike, {{Key(1), Key(2)}});
   bodies["error"] =
       Encoded<ErrorBody>(EncodeError, {ResultCode::kStaleEpoch, "old list", 5, members});
   return bodies;
