@@ -69,6 +69,8 @@ const std::vector<Field>& Fields() {
       {"put_idle_ms", Number{&Config::put_idle_ms, 10 * kPutSweepMs, 3'600'000},
        "A put without traffic for so long is dropped"},
       {"sessions_max", Number{&Config::sessions_max, 1, 65'536}, "Open sessions"},
+      {"near_donors", Number{&Config::near_donors, 0, (1u << 26) - 1},
+       "Spans of text that the near index remembers, 577 bytes each; 0: none"},
       {"drain_ms", Number{&Config::drain_ms, 0, 3'600'000},
        "After SIGTERM: time to finish puts and to write what is unsaved"},
       {"threads", Number{&Config::threads, 1, 256}, "Threads for the SSD"},

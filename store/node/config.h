@@ -13,6 +13,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "store/world/limits.h"
 
 namespace kedge {
 
@@ -29,6 +30,7 @@ struct Config {
   uint64_t lease_max_ms = 60'000;
   uint64_t put_idle_ms = 10'000;
   uint64_t sessions_max = 4096;
+  uint64_t near_donors = kNearDonorsDefault;  // of the near index; 0: none is kept
   uint64_t drain_ms = 20'000;
   uint64_t threads = 4;               // of the executor: SSD reads and writes, recoding
   std::vector<std::string> recode;    // lines of store/tier/recode_policy.h; empty: never

@@ -129,6 +129,7 @@ class Kedged {
     options.lease_ms_max = static_cast<uint32_t>(config_.lease_max_ms);
     options.put_idle_ms = static_cast<uint32_t>(config_.put_idle_ms);
     options.sessions_max = static_cast<uint32_t>(config_.sessions_max);
+    options.near_donors_max = static_cast<uint32_t>(config_.near_donors);
     options.seed = EntropySeed();
     options.recode = *RecodePolicy::Parse(config_.recode);  // CheckConfig has read it
     NodeParts parts;

@@ -231,6 +231,12 @@ void Node::Dispatch(Session& session, const Frame& frame, std::span<const uint8_
       return OnMix(session, frame);
     case FrameType::kMixUsed:
       return OnMixUsed(session, frame);
+    case FrameType::kNearInsert:
+      return OnNearInsert(session, frame);
+    case FrameType::kNearLookup:
+      return OnNearLookup(session, frame);
+    case FrameType::kNearStrike:
+      return OnNearStrike(frame);
     case FrameType::kPing:
       body_.clear();
       return Reply(session, frame.header, FrameType::kPong);
@@ -246,6 +252,8 @@ void Node::Dispatch(Session& session, const Frame& frame, std::span<const uint8_
     case FrameType::kRemoveReply:
     case FrameType::kAnchorInserted:
     case FrameType::kMixReply:
+    case FrameType::kNearInserted:
+    case FrameType::kNearFound:
     case FrameType::kError:
       break;
   }

@@ -6,7 +6,8 @@
 //   control service: block map and counters are thread-safe
 //
 // One verb, one file: node_hello.cc, node_match.cc, node_get.cc, node_put.cc (what
-// waits: node_put_wait.cc), node_anchor.cc, node_mix.cc, node_remove.cc, node_variants.cc;
+// waits: node_put_wait.cc), node_anchor.cc, node_mix.cc, node_near.cc, node_remove.cc,
+// node_variants.cc;
 // node_sweep.cc is what time does.
 #pragma once
 
@@ -22,8 +23,10 @@
 #include "absl/status/statusor.h"
 #include "proto/frame.h"
 #include "proto/messages.h"
+#include "proto/near_messages.h"
 #include "store/block/block_map.h"
 #include "store/block/lease.h"
+#include "store/block/near_index.h"
 #include "store/node/anchor_store.h"
 #include "store/node/get_stream.h"
 #include "store/node/mix_queue.h"
@@ -63,8 +66,10 @@ struct NodeOptions {
       kSilenceMs;        // a session with no frame for so long, and something under way, ends
   SsdTier::Options ssd;  // with NodeParts::ssd_index
   uint64_t pool_memory_bytes = kPoolMemoryBytesDefault;  // of anchors in memory, to be mixed
-  RecodePolicy recode;  // what the SSD holds in place of what was put
-  uint64_t seed = 1;    // of session, slot and lease ids; EntropySeed() outside of tests
+  // Donors of the near index (store/block/near_index.h); its memory is taken with the first one.
+  uint32_t near_donors_max = kNearDonorsDefault;  // 0: none is kept
+  RecodePolicy recode;                            // what the SSD holds in place of what was put
+  uint64_t seed = 1;  // of session, slot and lease ids; EntropySeed() outside of tests
 };
 
 // What a node is made of. The world (clock, executor, disk) is the caller's and must outlive the
@@ -217,6 +222,9 @@ class Node final : private TransportHandler {
   bool CancelMix(Session& session, uint64_t request);
   void EndMixes(Session& session);
   void SweepMixes(int64_t now_us);
+  void OnNearInsert(Session& session, const Frame& frame);
+  void OnNearLookup(Session& session, const Frame& frame);
+  void OnNearStrike(const Frame& frame);
 
   // Get (node_get.cc)
   uint32_t NewStream();
@@ -257,6 +265,10 @@ class Node final : private TransportHandler {
   void FreeSlot(PutSlot& slot, bool free_host);
   void AbandonSlot(PutSlot& slot, const char* why);
   bool WantsSsd(uint8_t durability) const;
+
+  // Near matches (node_near.cc)
+  void EraseNear(std::span<const BlockKey> keys);
+  void NoteNear();
 
   // Time (node_sweep.cc)
   void Sweep();
@@ -302,6 +314,7 @@ class Node final : private TransportHandler {
   Slab<MessageUnderWay> messages_;
   uint64_t bytes_under_way_ = 0;
   std::vector<Session*> stalled_;
+  std::unique_ptr<NearIndex> near_;              // made by the first insert
   std::vector<std::unique_ptr<PutSlot>> slots_;  // a slot's id has its index in the low 32 bits
   std::vector<uint32_t> free_slots_;
   uint64_t put_bytes_reserved_ = 0;
@@ -332,6 +345,9 @@ class Node final : private TransportHandler {
   AnchorInsertBody anchor_insert_;
   MixBody mix_;
   MixUsedBody mix_used_;
+  NearInsertBody near_insert_;
+  NearInsertedBody near_inserted_;
+  NearLookupBody near_lookup_;
 
   std::unique_ptr<Transport> transport_;  // last: nothing calls in while the rest goes away
 };

@@ -37,6 +37,10 @@ const char* OpName(Op op) {
       return "anchor_insert";
     case Op::kMix:
       return "mix";
+    case Op::kNearInsert:
+      return "near_insert";
+    case Op::kNearLookup:
+      return "near_lookup";
   }
   return "unknown";
 }
@@ -123,6 +127,16 @@ void NodeMetrics::Visit(MetricsVisitor& visitor) const {
   counter("kedge_chunks_dropped_total", "Chunks for a slot that was not open.", chunks_dropped);
   counter("kedge_lease_expirations_total", "Leases that ended by time.", lease_expirations);
   counter("kedge_leases_refused_total", "Leases not granted because of a limit.", leases_refused);
+  counter("kedge_near_lookup_ids_total", "Match ids looked up in the near index.", near_ids);
+  counter("kedge_near_hits_total", "Donors found by them, with repetitions.", near_hits);
+  counter("kedge_near_strikes_total", "Donors that a client did not find where they should be.",
+          near_strikes);
+  counter("kedge_near_donors_evicted_total", "Donors that made room for others.",
+          near_donors_evicted);
+  counter("kedge_near_postings_dropped_total", "Postings that a full line of the index dropped.",
+          near_postings_dropped);
+  gauge("kedge_near_donors", "Donors in the near index.", near_donors);
+  gauge("kedge_near_bytes", "Memory of the near index.", near_bytes);
   gauge("kedge_sessions", "Open sessions.", sessions);
   gauge("kedge_leases", "Leases held.", leases);
   gauge("kedge_leased_blocks", "Pins of all leases.", leased_blocks);

@@ -21,9 +21,11 @@ enum class Op : uint8_t {
   kRemove,
   kRelease,
   kAnchorInsert,
-  kMix
+  kMix,
+  kNearInsert,
+  kNearLookup
 };
-inline constexpr int kOpCount = 9;
+inline constexpr int kOpCount = 11;
 const char* OpName(Op op);
 
 enum class FrameError : uint8_t { kMalformed, kVersion, kCrc, kBody, kSession, kUnexpected };
@@ -59,6 +61,9 @@ class NodeMetrics {
   Counter lease_expirations{0};
   Counter leases_refused{0};
   Counter host_damaged{0};  // found by Verify
+  Counter near_ids{0};      // looked up
+  Counter near_hits{0};
+  Counter near_strikes{0};
 
   std::atomic<uint64_t> sessions{0};
   std::atomic<uint64_t> leases{0};
@@ -66,7 +71,11 @@ class NodeMetrics {
   std::atomic<uint64_t> puts_open{0};
   std::atomic<uint64_t> puts_waiting{0};
   std::atomic<uint64_t> gets_running{0};
-  std::atomic<int64_t> last_sweep_ms{0};  // of the node's clock: the loop lives
+  std::atomic<uint64_t> near_donors{0};
+  std::atomic<uint64_t> near_bytes{0};
+  std::atomic<uint64_t> near_donors_evicted{0};    // counters of the index
+  std::atomic<uint64_t> near_postings_dropped{0};  // likewise
+  std::atomic<int64_t> last_sweep_ms{0};           // of the node's clock: the loop lives
 
  private:
   static constexpr int kCodes = kResultCodeMax + 1;

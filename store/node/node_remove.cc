@@ -22,6 +22,7 @@ void Node::OnRemove(Session& session, const Frame& frame) {
     const bool held = map_.Remove(item.key, item.placement) != 0;
     reply.codes.push_back(held ? ResultCode::kOk : ResultCode::kAbsent);
     if (ssd_ != nullptr && (held || damaged)) gone.push_back(item.key);
+    EraseNear({&item.key, 1});
   }
   const auto answer = [this, session_id = session.id, header = frame.header, start_us](
                           RemoveReplyBody codes, const absl::Status& status) {
@@ -54,6 +55,7 @@ void Node::Remove(const BlockKey& key, bool force,
   }
   if (removed == 0)
     return done(absl::NotFoundError(absl::StrCat("key ", key.ToHex(), ": not held")));
+  transport_->Post([this, key] { EraseNear({&key, 1}); });
   if (ssd_ == nullptr) return done(removed);
   mover_->WriteTombstones({key}, [removed, done = std::move(done)](const absl::Status& status) {
     done(status.ok() ? absl::StatusOr<uint32_t>(removed) : absl::StatusOr<uint32_t>(status));

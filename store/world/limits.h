@@ -57,6 +57,13 @@ inline constexpr uint32_t kSilenceMs = 20'000;
 // Requests under way in one session. More only wait longer.
 inline constexpr uint32_t kRequestsPerSessionMax = 256;
 
+// --- Near matches ---
+
+// Spans of about 256 tokens, so 16 million tokens of text that can be found again: some 38 MB.
+inline constexpr uint32_t kNearDonorsDefault = 65'536;
+// Of a donor of 256 tokens: 16 bands, about as many minimizers, and a window a block.
+inline constexpr uint32_t kNearPostingsOfDonor = 40;
+
 // --- Data plane ---
 
 // A new connection says who it is within this: a round trip and the set-up of a queue, with room
