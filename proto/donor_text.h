@@ -19,6 +19,9 @@ namespace kedge {
 
 inline constexpr uint32_t kDonorTokensMax = 1u << 16;
 
+// Of an encoded text.
+inline constexpr uint64_t DonorTextBytes(uint32_t tokens) { return 49 + uint64_t{4} * tokens; }
+
 struct DonorText {
   BlockKey parent;         // of the span's first block; zero: the span begins its chain
   uint32_t depth = 0;      // of the span's first block

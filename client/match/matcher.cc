@@ -235,7 +235,8 @@ class MatchRun {
       TextRequest& request = RequestOf(nodes_.NodeOf(candidate.donor.placement), requests, index);
       sources.resize(requests.size());
       sources[&request - requests.data()].push_back(i);
-      request.names.push_back(scopes_[candidate.scope].keys.TextName(candidate.donor.key));
+      request.names.push_back({scopes_[candidate.scope].keys.TextName(candidate.donor.key),
+                               candidate.donor.placement, candidate.donor.tokens});
     }
     plan_.requests += static_cast<uint32_t>(requests.size());
     if (!requests.empty()) nodes_.ReadTexts(requests);

@@ -42,9 +42,14 @@ struct LookupRequest {
   absl::Status status;  // of the node; set with the reply
   NearReply reply;
 };
+struct TextName {
+  BlockKey key;
+  uint64_t placement = 0;
+  uint32_t tokens = 0;  // that the text should have
+};
 struct TextRequest {
   uint32_t node = 0;
-  std::vector<BlockKey> names;
+  std::vector<TextName> names;
   absl::Status status;
   std::vector<std::vector<uint8_t>> texts;  // by name; empty: not held
 };

@@ -45,8 +45,8 @@ class MemoryNodes final : public MatchNodes {
   void ReadTexts(std::span<TextRequest> requests) override {
     ++text_reads;
     for (TextRequest& request : requests) {
-      for (const BlockKey& name : request.names) {
-        const auto at = texts.find(name);
+      for (const TextName& name : request.names) {
+        const auto at = texts.find(name.key);
         request.texts.push_back(at == texts.end() ? std::vector<uint8_t>() : at->second);
       }
     }
