@@ -1,6 +1,9 @@
 #include "client/reuse/local_pools.h"
 
 #include <utility>
+#include <vector>
+
+#include "gpu/kernels/cast.h"
 
 namespace kedge {
 namespace {
@@ -14,6 +17,16 @@ class Answered final : public OffsetCall {
  private:
   OffsetAnswer answer_;
 };
+
+void Round(DType dtype, offset::KvRows& rows) {
+  if (dtype == DType::kF32) return;
+  std::vector<uint8_t> rounded(rows.keys.size() * kernels::FloatBytes(dtype));
+  for (std::vector<float>* part : {&rows.keys, &rows.values}) {
+    const auto count = static_cast<int64_t>(part->size());
+    kernels::CastFromFloat(dtype, part->data(), count, rounded.data());
+    kernels::CastToFloat(dtype, rounded.data(), count, part->data());
+  }
+}
 
 }  // namespace
 
@@ -39,7 +52,11 @@ absl::Status LocalPools::Learn(OffsetLesson lesson) {
   if (lesson.anchor.filling.tokens < 1)
     return absl::InvalidArgumentError("anchor.tokens: 0, nothing is learnt of an empty filling");
   const Pool pool = FindOrMake(lesson.pool, AnchorShape::Of(lesson.anchor));
-  if (pool.anchors != nullptr) return pool.anchors->Insert(std::move(lesson.anchor)).status();
+  if (pool.anchors != nullptr) {
+    Round(options_.anchor_dtype, lesson.anchor.filling);
+    Round(options_.anchor_dtype, lesson.anchor.prefix);
+    return pool.anchors->Insert(std::move(lesson.anchor)).status();
+  }
   if (lesson.filling_base == nullptr || lesson.prefix_base == nullptr)
     return absl::InvalidArgumentError("lesson.filling_base: a map is learnt from base KV");
   return pool.linear->Update(*lesson.filling_base, *lesson.prefix_base, lesson.anchor);
@@ -75,6 +92,8 @@ OffsetAnswer LocalPools::AnswerTo(const OffsetQuestion& question) const {
     answer.filling = std::move(mixed.filling);
     answer.prefix = std::move(mixed.prefix);
     answer.active = std::move(mixed.active);
+    Round(options_.answer_dtype, answer.filling);
+    Round(options_.answer_dtype, answer.prefix);
     return answer;
   }
   const std::shared_ptr<const LinearPool::Maps> maps = pool.linear->maps();

@@ -14,6 +14,10 @@ namespace kedge {
 struct LocalPoolsOptions {
   OffsetMethod method = OffsetMethod::kAnchors;
   AnchorPoolOptions pool;
+  // Anchors are rounded to it when they are learnt, answers when they are given, as by a node that
+  // is told so: f32, f16 or bf16.
+  DType anchor_dtype = DType::kF32;
+  DType answer_dtype = DType::kF32;
   offset::LinearOptions linear;
 };
 

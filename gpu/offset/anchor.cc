@@ -117,6 +117,13 @@ std::vector<uint8_t> EncodeAnchor(const Anchor& anchor, DType dtype) {
   return out;
 }
 
+uint64_t EncodedAnchorBytes(const Anchor& anchor, DType dtype) {
+  const int64_t rows = (anchor.filling.layers - 1) *
+                       (anchor.filling.tokens + anchor.prefix.tokens) * anchor.filling.width;
+  return static_cast<uint64_t>(40 + anchor.sketch.tokens * kSketchSize * 4 +
+                               2 * rows * kernels::FloatBytes(dtype));
+}
+
 absl::StatusOr<Anchor> ParseAnchor(const BlockKey& key, std::span<const uint8_t> bytes) {
   WireReader reader("anchor", bytes);
   if (reader.U32("magic") != kMagic) reader.Fail("magic", "not an anchor");

@@ -72,6 +72,9 @@ uint64_t TokensDigest(std::span<const int32_t> tokens);
 // agree.
 std::vector<uint8_t> EncodeAnchor(const Anchor& anchor, DType dtype);
 
+// Its length.
+uint64_t EncodedAnchorBytes(const Anchor& anchor, DType dtype);
+
 // Hostile bytes. InvalidArgument names the field and value. Sizes are checked before anything is
 // allocated; numbers that are not finite are refused. `key` is the name under which it was stored.
 absl::StatusOr<Anchor> ParseAnchor(const BlockKey& key, std::span<const uint8_t> bytes);

@@ -19,6 +19,8 @@ TEST(Anchor, ComesBackAsItWasMade) {
   made.context_digest = 11;
   const absl::StatusOr<Anchor> read = ParseAnchor(made.key, EncodeAnchor(made, DType::kF32));
   ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(EncodeAnchor(made, DType::kF32).size(), EncodedAnchorBytes(made, DType::kF32));
+  EXPECT_EQ(EncodeAnchor(made, DType::kBf16).size(), EncodedAnchorBytes(made, DType::kBf16));
   EXPECT_EQ(read->key, made.key);
   EXPECT_EQ(read->kind, BaseKind::kProduced);
   EXPECT_EQ(read->prefix_digest, made.prefix_digest);

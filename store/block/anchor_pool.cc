@@ -98,7 +98,7 @@ void AnchorPool::Changed() {
   AnchorList anchors;
   for (const Entry& entry : entries_) anchors.push_back(entry.anchor);
   scale_ = MeanDistance(anchors);
-  error_.reset();
+  shares_.reset();
 }
 
 std::vector<AnchorPool::Member> AnchorPool::members() const {
@@ -246,10 +246,10 @@ PoolAnswer AnchorPool::Ask(const Sketch& filling, const PoolQuestion& question) 
   // Where no anchor is as long, nothing of the filling's length is allocated either.
   if (filling.tokens > evidence.longest) {
     evidence.nearest = std::numeric_limits<double>::infinity();
-    if (question.with_error) evidence.error = ErrorOfAll(anchors, options).shares();
+    if (question.with_error) evidence.error = SharesOfAll(anchors, options);
     return answer;
   }
-  if (question.with_error) evidence.error = ErrorOfAll(anchors, options).shares();
+  if (question.with_error) evidence.error = SharesOfAll(anchors, options);
   const bool mixed =
       evidence.error.predicted == 0 || !(evidence.error.filling > question.max_error ||
                                          evidence.error.filling_worst > question.max_token_error);
@@ -285,19 +285,6 @@ PoolError AnchorPool::LeaveOneOut(const MixOptions& options) const {
 }
 
 PoolError AnchorPool::ErrorOfAll(const AnchorList& anchors, const MixOptions& options) const {
-  const auto same = [&](const MixOptions& other) {
-    return options.weighting == other.weighting && options.sharpness == other.sharpness &&
-           options.scale == other.scale;
-  };
-  const auto current = [&] {  // mutex_ is held
-    return anchors.size() == entries_.size() &&
-           std::equal(anchors.begin(), anchors.end(), entries_.begin(),
-                      [](const auto& a, const Entry& b) { return a == b.anchor; });
-  };
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (error_ && same(error_options_) && current()) return *error_;
-  }
   PoolError error;
   for (const std::shared_ptr<const Anchor>& anchor : anchors) {
     const Mix mix = MixOf(anchors, shape_, anchor->sketch, options, anchor.get());
@@ -306,13 +293,32 @@ PoolError AnchorPool::ErrorOfAll(const AnchorList& anchors, const MixOptions& op
     error.filling.Add(ErrorOf(mix.FillingOffset(), anchor->filling));
     error.prefix.Add(ErrorOf(mix.PrefixOffset(), anchor->prefix));
   }
+  return error;
+}
+
+bool AnchorPool::Current(const AnchorList& anchors) const {
+  return std::equal(anchors.begin(), anchors.end(), entries_.begin(), entries_.end(),
+                    [](const auto& a, const Entry& b) { return a == b.anchor; });
+}
+
+// Kept until the pool changes: n anchors cost n^2 mixtures of rows.
+PoolErrorShares AnchorPool::SharesOfAll(const AnchorList& anchors,
+                                        const MixOptions& options) const {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const bool same = options.weighting == shares_options_.weighting &&
+                      options.sharpness == shares_options_.sharpness &&
+                      options.scale == shares_options_.scale;
+    if (shares_ && same && Current(anchors)) return *shares_;
+  }
+  const PoolErrorShares shares = ErrorOfAll(anchors, options).shares();
   const std::lock_guard<std::mutex> lock(mutex_);
   // Unless it changed meanwhile.
-  if (current()) {
-    error_ = error;
-    error_options_ = options;
+  if (Current(anchors)) {
+    shares_ = shares;
+    shares_options_ = options;
   }
-  return error;
+  return shares;
 }
 
 }  // namespace kedge

@@ -120,7 +120,6 @@ class AnchorPool {
   // that are still here. The second finds them first.
   void Activate(std::span<const BlockKey> active);
   void Activate(const offset::Sketch& filling, const offset::MixOptions& options);
-  // Kept until the pool changes.
   PoolError LeaveOneOut(const offset::MixOptions& options) const;
 
  private:
@@ -133,6 +132,8 @@ class AnchorPool {
   std::vector<BlockKey> Active(const AnchorList& anchors, const offset::Sketch& filling,
                                const offset::MixOptions& options) const;
   PoolError ErrorOfAll(const AnchorList& anchors, const offset::MixOptions& options) const;
+  PoolErrorShares SharesOfAll(const AnchorList& anchors, const offset::MixOptions& options) const;
+  bool Current(const AnchorList& anchors) const;  // mutex_ is held
   absl::Status Check(const offset::Anchor& anchor) const;
   BlockKey EvictOne();  // mutex_ is held
   void Changed();       // mutex_ is held
@@ -142,8 +143,9 @@ class AnchorPool {
   mutable std::mutex mutex_;
   std::vector<Entry> entries_;  // oldest first
   double scale_ = 1.0;
-  mutable std::optional<PoolError> error_;
-  mutable offset::MixOptions error_options_;
+  // Of the last options that were asked for, until the pool changes.
+  mutable std::optional<PoolErrorShares> shares_;
+  mutable offset::MixOptions shares_options_;
 };
 
 }  // namespace kedge

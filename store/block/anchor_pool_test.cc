@@ -9,6 +9,7 @@
 #include "gpu/offset/testing_rows.h"
 #include "gtest/gtest.h"
 #include "store/block/linear_pool.h"
+#include "store/block/pool_roster.h"
 
 namespace kedge {
 namespace {
@@ -162,6 +163,100 @@ TEST(AnchorPool, ConcurrentInsertsLoseNothing) {
   EXPECT_EQ(linear.runs(), kThreads * kEach);
   for (uint32_t i = 0; i < kThreads * kEach; ++i)
     EXPECT_NE(pool.Find(RandomAnchor(4, 2, i).key), nullptr) << i;
+}
+
+// A pool that was read from its roster goes on as the one that wrote it.
+TEST(AnchorPool, GoesOnAfterARestore) {
+  AnchorPool pool = MakePool({.capacity = 5, .window = 3});
+  for (uint32_t i = 0; i < 9; ++i) {
+    pool.Activate(RandomAnchor(4, 2, i * 7 % 30).sketch, OptionsOf(pool));
+    Insert(pool, RandomAnchor(4, 2, i));
+  }
+  const absl::StatusOr<PoolRoster> roster = ParseRoster(EncodeRoster(PoolRoster::Of(pool)));
+  ASSERT_TRUE(roster.ok()) << roster.status();
+  EXPECT_EQ(roster->members, pool.members());
+  AnchorPool restored(roster->shape, roster->options);
+  std::vector<Anchor> anchors;
+  std::vector<uint64_t> activations;
+  for (const AnchorPool::Member& member : roster->members) {
+    anchors.push_back(*pool.Find(member.key));
+    activations.push_back(member.activations);
+  }
+  ASSERT_TRUE(restored.Restore(anchors, activations).ok());
+  for (uint32_t i = 20; i < 30; ++i) {
+    for (AnchorPool* one : {&pool, &restored}) {
+      one->Activate(RandomAnchor(4, 2, i * 7 % 30).sketch, OptionsOf(*one));
+      Insert(*one, RandomAnchor(4, 2, i));
+    }
+    EXPECT_EQ(pool.members(), restored.members());
+    EXPECT_EQ(pool.scale(), restored.scale());
+  }
+  EXPECT_EQ(pool.bytes(), restored.bytes());
+  AnchorPool other(roster->shape, roster->options);
+  EXPECT_FALSE(other.Restore({RandomAnchor(4, 3, 1)}, std::vector<uint64_t>{0}).ok());
+}
+
+TEST(PoolRoster, BadBytesAreNamed) {
+  const AnchorPool pool = MakePool();
+  const std::vector<uint8_t> good = EncodeRoster(PoolRoster::Of(pool));
+  EXPECT_EQ(good.size(), RosterBytes(0));
+  const auto error = [&](size_t at, uint8_t value) {
+    std::vector<uint8_t> bytes = good;
+    bytes[at] = value;
+    return std::string(ParseRoster(bytes).status().message());
+  };
+  EXPECT_THAT(error(0, 0), HasSubstr("roster.magic"));
+  EXPECT_THAT(error(4, 2), HasSubstr("roster.version"));
+  EXPECT_THAT(error(6, 2), HasSubstr("roster.base_kind"));
+  EXPECT_THAT(error(7, 1), HasSubstr("roster.reserved"));
+  EXPECT_THAT(error(22, 200), HasSubstr("roster.capacity"));
+  EXPECT_THAT(error(43, 0xff), HasSubstr("roster.nucleus"));
+  EXPECT_THAT(error(44, 1), HasSubstr("roster.members"));
+  for (size_t size = 0; size < good.size(); ++size)
+    EXPECT_FALSE(ParseRoster(std::span(good).first(size)).ok());
+}
+
+TEST(PoolRoster, ShapesAreComparedByWhatDiffers) {
+  const AnchorShape shape = AnchorShape::Of(RandomAnchor(4, 2, 0));
+  AnchorShape other = shape;
+  EXPECT_EQ(CompareShapes(shape, other), PoolVerdict::kOk);
+  EXPECT_EQ(ShapeOf(WireShapeOf(shape)), shape);
+  other.prefix_digest ^= 1;
+  EXPECT_EQ(CompareShapes(shape, other), PoolVerdict::kTemplate);
+  other.width += 1;
+  EXPECT_EQ(CompareShapes(shape, other), PoolVerdict::kShape);
+}
+
+// A question that nothing can answer allocates nothing of its size.
+TEST(AnchorPool, AQuestionLongerThanEveryAnchorHasEvidenceOnly) {
+  AnchorPool pool = MakePool();
+  for (uint32_t i = 0; i < 3; ++i) Insert(pool, RandomAnchor(4, 2, i));
+  const offset::Sketch sketch{.tokens = 5, .values = std::vector<float>(80)};
+  const PoolAnswer answer = pool.Ask(sketch, {});
+  EXPECT_FALSE(answer.has_rows);
+  EXPECT_EQ(answer.evidence.runs, 3);
+  EXPECT_EQ(answer.evidence.eligible, 0);
+  EXPECT_EQ(answer.evidence.error.predicted, 3);
+  EXPECT_TRUE(std::isinf(answer.evidence.nearest));
+  EXPECT_EQ(answer.bytes_read, 0);
+}
+
+// Without rows the evidence is the same as with them.
+TEST(AnchorPool, AboveTheBoundsThereAreNoRows) {
+  AnchorPool pool = MakePool();
+  for (uint32_t i = 0; i < 4; ++i) Insert(pool, RandomAnchor(4, 2, i));
+  const offset::Sketch sketch = RandomAnchor(4, 2, 50).sketch;
+  PoolQuestion question{.mix = {.sharpness = 4.0}};
+  const PoolAnswer with = pool.Ask(sketch, question);
+  question.max_error = with.evidence.error.filling * 0.99;
+  const PoolAnswer without = pool.Ask(sketch, question);
+  EXPECT_TRUE(with.has_rows);
+  EXPECT_FALSE(without.has_rows);
+  EXPECT_EQ(without.bytes_read, 0);
+  EXPECT_EQ(with.evidence.entropy, without.evidence.entropy);
+  EXPECT_EQ(with.evidence.nearest, without.evidence.nearest);
+  EXPECT_EQ(with.evidence.eligible, without.evidence.eligible);
+  EXPECT_EQ(with.filling.keys, pool.MixFor(sketch, OptionsOf(pool)).FillingOffset().keys);
 }
 
 TEST(LinearPool, ErrorsAreOfWhatWasNotSeenYet) {
