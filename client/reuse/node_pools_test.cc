@@ -99,7 +99,7 @@ TEST_F(NodePoolsTest, WhatIsWrongIsNamed) {
   EXPECT_THAT(std::string(s.message()), HasSubstr("template"));
   EXPECT_FALSE(node.Learn(TestingLesson(kPool, 0, 3)).ok());
   lesson = TestingLesson(kPool, 5, 4);
-  lesson.anchor.filling.keys[200] = std::numeric_limits<float>::quiet_NaN();
+  lesson.anchor.filling.keys[60] = std::numeric_limits<float>::quiet_NaN();
   EXPECT_THAT(std::string(node.Learn(lesson).message()), HasSubstr("finite"));
   EXPECT_EQ(node.Mix(TestingQuestion(kPool, 5, 9))->evidence.runs, 1);
 

@@ -246,7 +246,7 @@ TEST(AnchorPool, AboveTheBoundsThereAreNoRows) {
   AnchorPool pool = MakePool();
   for (uint32_t i = 0; i < 4; ++i) Insert(pool, RandomAnchor(4, 2, i));
   const offset::Sketch sketch = RandomAnchor(4, 2, 50).sketch;
-  PoolQuestion question{.mix = {.sharpness = 4.0}};
+  PoolQuestion question{.key = RandomAnchor(4, 2, 50).key, .mix = {.sharpness = 4.0}};
   const PoolAnswer with = pool.Ask(sketch, question);
   question.max_error = with.evidence.error.filling * 0.99;
   const PoolAnswer without = pool.Ask(sketch, question);
