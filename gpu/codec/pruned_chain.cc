@@ -16,7 +16,8 @@ namespace kedge::codec {
 namespace {
 
 constexpr std::string_view kGrammar =
-    "prefixkv{0.01..0.99}[-sum|-keydiff|-knorm|-expect][+kvcrush{0..0.9}[-alt|-rand]]+REST";
+    "{prefixkv|uniform}{0.01..0.99}[-sum|-keydiff|-knorm|-expect][+kvcrush{0..0.9}[-alt|-rand]]"
+    "+REST";
 
 struct ScoreName {
   ScoreKind kind;
@@ -119,9 +120,11 @@ absl::StatusOr<PrunedChain> PrunedChain::Make(std::string_view name, PruneProfil
   if (name.size() >= kVariantBytes)
     return BadName(name, absl::StrCat("has ", name.size(), " characters, at most 47 are stored"));
   std::string_view text = name;
-  if (!Take(text, "prefixkv")) return BadName(name, "does not begin with prefixkv");
+  const bool uniform = Take(text, "uniform");
+  if (!uniform && !Take(text, "prefixkv"))
+    return BadName(name, "begins with neither prefixkv nor uniform");
   const std::optional<double> budget = TakeShare(text);
-  if (!budget || *budget < 0.01) return BadName(name, "prefixkv's share is not in [0.01, 0.99]");
+  if (!budget || *budget < 0.01) return BadName(name, "the layers' share is not in [0.01, 0.99]");
   const ScoreKind score = TakeName(text, kScores).kind;
   std::optional<CrushOptions> crush;
   if (!Take(text, "+")) return BadName(name, "a + is missing");
@@ -145,6 +148,7 @@ absl::StatusOr<PrunedChain> PrunedChain::Make(std::string_view name, PruneProfil
   PrunedChain chain(*std::move(rest));
   chain.name_ = std::string(name);
   chain.budget_ = *budget;
+  chain.uniform_ = uniform;
   chain.score_ = score;
   chain.crush_ = crush;
   chain.profile_ = std::make_shared<const PruneProfile>(std::move(sections));
@@ -202,7 +206,9 @@ absl::StatusOr<std::vector<int64_t>> PrunedChain::Rows(const SequenceTask& task)
   if (absl::Status s = Supports(task); !s.ok()) return s;
   // Of all layers, of which the shape may be a shard: what a shard keeps does not depend on how the
   // model was cut.
-  const std::vector<double> shares = EqualMassShares(profile_->budgets.curves, budget_);
+  const std::vector<PriorityCurve>& curves = profile_->budgets.curves;
+  const std::vector<double> shares =
+      uniform_ ? std::vector<double>(curves.size(), budget_) : EqualMassShares(curves, budget_);
   // The first and the last page are kept whole.
   const int64_t least = crush_ ? 2 * crush_->page_tokens : 1;
   const int64_t group = unit(task);

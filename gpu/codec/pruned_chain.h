@@ -7,8 +7,9 @@
 //     auto kept = chain->ReadKept(task, layer, key_part);         // hostile bytes
 //     auto s = chain->DecodePart(task, layer, Component::kK, *kept, key_part, rows);
 //
-// Names: prefixkvB[-SCORE][+kvcrushS[-ANCHOR]]+REST, at most 47 characters
+// Names: {prefixkv|uniform}B[-SCORE][+kvcrushS[-ANCHOR]]+REST, at most 47 characters
 //
+//     prefixkv, uniform: layers share the budget by equal attention mass, or all alike
 //     B       share of tokens kept, on average over layers: 0.01 to 0.99, shortest decimal
 //     SCORE   what ranks them: nothing (attention of the last 32 queries), sum (of all queries),
 //             keydiff, knorm, expect
@@ -16,7 +17,8 @@
 //     ANCHOR  nothing (mean), alt, rand
 //     REST    a chain of codec_chain.h: `raw` or a lossy one
 //
-// prefixkv0.5+kivi2g32, prefixkv0.5+kvcrush0.1+kivi4g32, prefixkv0.25-keydiff+raw.
+// prefixkv0.5+kivi2g32, prefixkv0.5+kvcrush0.1+kivi4g32, uniform0.25-keydiff+raw. Equal mass is of
+// attention: where something else ranks, a layer that looks at little may be left too little.
 //
 // A pruned variant is of a *sequence*, not of a block: of all tokens from its first one up to the
 // end of its last whole block (`tokens`). It is named by SequenceKey (proto/block_key.h): tail's
@@ -86,7 +88,9 @@ using Kept = std::vector<std::vector<int32_t>>;
 class PrunedChain {
  public:
   // Whether the name is of this grammar rather than of codec_chain.h's.
-  static bool IsPruned(std::string_view name) { return name.substr(0, 8) == "prefixkv"; }
+  static bool IsPruned(std::string_view name) {
+    return name.substr(0, 8) == "prefixkv" || name.substr(0, 7) == "uniform";
+  }
 
   // InvalidArgument names the text and what is wrong in it. FailedPrecondition where the profile,
   // or a section that the chain needs, is missing.
@@ -145,6 +149,7 @@ class PrunedChain {
 
   std::string name_;
   double budget_ = 0.0;
+  bool uniform_ = false;
   ScoreKind score_ = ScoreKind::kWindow;
   std::optional<CrushOptions> crush_;
   CodecChain rest_;

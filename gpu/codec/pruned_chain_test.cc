@@ -86,11 +86,24 @@ class PrunedChainTest : public ::testing::Test {
   };
 };
 
+TEST_F(PrunedChainTest, UniformLayersKeepAsManyRows) {
+  const auto raw = Chain("uniform0.25-keydiff+raw").Rows(task_);
+  ASSERT_TRUE(raw.ok()) << raw.status();
+  EXPECT_EQ(*raw, std::vector<int64_t>(kLayers, kTokens / 4));
+  EXPECT_NE(*Chain("prefixkv0.25-keydiff+raw").Rows(task_), *raw);
+  // A quarter of 192 tokens are one and a half groups: some layers get one, others two.
+  const auto grouped = Chain("uniform0.25-keydiff+kivi4g32").Rows(task_);
+  ASSERT_TRUE(grouped.ok()) << grouped.status();
+  EXPECT_EQ(std::accumulate(grouped->begin(), grouped->end(), int64_t{0}), kLayers * kTokens / 4);
+  for (const int64_t rows : *grouped) EXPECT_TRUE(rows == 32 || rows == 64) << rows;
+}
+
 TEST_F(PrunedChainTest, NamesOfTheGrammar) {
   for (const char* name :
        {"prefixkv0.5+kivi2g32", "prefixkv0.5+kvcrush0.1+kivi4g32", "prefixkv0.25-keydiff+raw",
         "prefixkv0.125-sum+fp8", "prefixkv0.01+kvcrush0-rand+kivi2g64", "prefixkv0.9-knorm+raw",
-        "prefixkv0.5-expect+kvcrush0.05-alt+had+kivi2g32"}) {
+        "prefixkv0.5-expect+kvcrush0.05-alt+had+kivi2g32", "uniform0.5-keydiff+kivi4g32",
+        "uniform0.25+kvcrush0.1+raw"}) {
     EXPECT_TRUE(PrunedChain::IsPruned(name));
     EXPECT_EQ(Chain(name).name(), name);
     EXPECT_TRUE(Variant::Parse(name).ok());
@@ -105,6 +118,8 @@ TEST_F(PrunedChainTest, NamesOfTheGrammar) {
     const char* name;
     const char* why;
   } bad[] = {{"prefixkv", "share is not in"},
+             {"uniform+raw", "share is not in"},
+             {"prefixuniform0.5+raw", "neither prefixkv nor uniform"},
              {"prefixkv0.50+raw", "share is not in"},
              {"prefixkv0.1255+raw", "a + is missing"},
              {"prefixkv1+raw", "share is not in"},

@@ -5,7 +5,6 @@
 //
 // And what a choice has to be held against, at the budgets of prefixkvB:
 //
-//     uniformB...   the chain, but the same budget for every layer
 //     randomB...    the same tokens of one random order in every layer
 //     oracleB...    what the questions and their right answers look at: the most attention that any
 //                   head gives in any of them. Knows what will be asked; no store can do that
@@ -38,13 +37,13 @@ using codec::TokenScores;
 // Of a task's calibration contexts: curves and statistics are settled by then.
 constexpr size_t kProfileContexts = 8;
 
-enum class Choice { kChain, kUniform, kRandom, kOracle, kAsked };
+enum class Choice { kChain, kRandom, kOracle, kAsked };
 struct ChoiceName {
   Choice choice;
   std::string_view prefix;
 };
 constexpr ChoiceName kChoices[] = {{Choice::kChain, "prefixkv"},
-                                   {Choice::kUniform, "uniform"},
+                                   {Choice::kChain, "uniform"},
                                    {Choice::kRandom, "random"},
                                    {Choice::kOracle, "oracle"},
                                    {Choice::kAsked, "asked"}};
@@ -89,9 +88,6 @@ class PrunedPolicy : public KvPolicy {
       if (absl::Status s = profiler.Add(model, calibration[i].tokens); !s.ok()) return s;
     absl::StatusOr<codec::PruneProfile> profile = profiler.Build();
     if (!profile.ok()) return profile.status();
-    if (choice_ == Choice::kUniform) {
-      for (codec::PriorityCurve& curve : profile->budgets.curves) curve = {0.0, 1.0};
-    }
     absl::StatusOr<PrunedChain> chain = PrunedChain::Make(chain_name_, *std::move(profile));
     if (!chain.ok()) return chain.status();
     chain_ = *std::move(chain);
@@ -230,7 +226,7 @@ class PrunedPolicy : public KvPolicy {
   }
 
   const std::string name_;
-  const std::string chain_name_;  // prefixkv...
+  const std::string chain_name_;
   const Choice choice_;
   std::optional<PrunedChain> chain_;  // once there is a profile
   // What Obtain has encoded so far.
@@ -251,15 +247,15 @@ absl::StatusOr<std::unique_ptr<KvPolicy>> MakePrunedPolicy(const std::string& na
   for (const ChoiceName& choice : kChoices) {
     const std::string prefix(choice.prefix);
     if (name.compare(0, prefix.size(), prefix) != 0) continue;
-    const std::string chain = "prefixkv" + name.substr(prefix.size());
+    const std::string chain =
+        choice.choice == Choice::kChain ? name : "prefixkv" + name.substr(prefix.size());
     // The name, before there is a profile: any layer budgets and query statistics will do.
     codec::PruneProfile any{.queries = codec::QueryStats{}};
     any.budgets.curves.push_back({0.0, 1.0});
     absl::Status s = PrunedChain::Make(chain, std::move(any), profile).status();
     if (!s.ok()) return s;
     auto policy = std::make_unique<PrunedPolicy>(name, chain, choice.choice);
-    const bool learned = profile != nullptr && choice.choice != Choice::kUniform &&
-                         profile->Section(codec::kPrefixKvSection).ok();
+    const bool learned = profile != nullptr && profile->Section(codec::kPrefixKvSection).ok();
     if (learned) s = policy->UseProfile(*profile);
     if (!s.ok()) return s;
     return policy;

@@ -39,10 +39,9 @@ TEST(ShippedProfiles, BelongToTheirWeights) {
     ASSERT_TRUE(same.ok()) << directory << ": " << same << kAgain;
     int pruned = 0;
     for (const GateRecord& record : profile->gate()) {
-      const absl::Status status =
-          codec::PrunedChain::IsPruned(record.chain)
-              ? codec::PrunedChain::Parse(record.chain, &*profile).status()
-              : codec::CodecChain::Parse(record.chain, &*profile).status();
+      const absl::Status status = codec::PrunedChain::IsPruned(record.chain)
+                                      ? codec::PrunedChain::Parse(record.chain, &*profile).status()
+                                      : codec::CodecChain::Parse(record.chain, &*profile).status();
       EXPECT_TRUE(status.ok()) << directory << ": " << status << kAgain;
       EXPECT_GT(record.bits_per_value, 0.0) << directory << ": " << record.chain << kAgain;
       if (record.task != kGateMean || !codec::PrunedChain::IsPruned(record.chain)) continue;

@@ -57,15 +57,17 @@ struct Flags {
                                      "archive1.5",
                                      "archive1",
                                      "archive0.75",
+                                     "uniform0.75-keydiff+kivi4g32",
+                                     "uniform0.75-keydiff+archive1.5",
+                                     "uniform0.5-keydiff+kivi4g32",
+                                     "uniform0.5-keydiff+archive1.5",
                                      "prefixkv0.9-keydiff+kivi4g32",
                                      "prefixkv0.75-keydiff+kivi4g32",
-                                     "prefixkv0.5+kivi4g32",
-                                     "prefixkv0.5+kvcrush0.1+kivi4g32",
                                      "prefixkv0.5-keydiff+raw",
                                      "prefixkv0.5-keydiff+kivi4g32",
-                                     "prefixkv0.5-keydiff+kivi2g32",
                                      "prefixkv0.5-expect+kivi4g32",
-                                     "prefixkv0.25-keydiff+kivi4g32"};
+                                     "prefixkv0.5+kivi4g32",
+                                     "prefixkv0.5+kvcrush0.1+kivi4g32"};
 };
 
 // What a chain may lose, in points of 100 over the mean of tasks. What is pruned is small already:
