@@ -628,6 +628,44 @@ struct ModelOptions {
   bool allow_unprofiled = false;
 };
 
+struct NearOptions {
+  uint32_t prefix_tokens = 0;  // the prompt's first tokens, which have KV already
+  uint32_t min_run = 0;        // 0: 5
+  uint32_t last_tokens = 0;    // computed in any case; 0: 3
+  uint32_t donors_max = 0;     // 0: 64
+  uint32_t deadline_ms = 0;
+};
+using NearRun = kedge_near_run;
+
+// Where a prompt's text was computed before: see kedge.h. Must not outlive its Client.
+class Near {
+ public:
+  struct Donor {
+    uint32_t first_token = 0;  // position of its row 0 in the text that it was computed in
+    uint32_t tokens = 0;
+    Sequence sequence;
+  };
+  Near(kedge_client* client, kedge_near* raw) : client_(client), handle_(raw) {}
+  std::span<const NearRun> runs() const {
+    const NearRun* runs = nullptr;
+    const uint32_t count = kedge_near_runs(handle_.get(), &runs);
+    return {runs, count};
+  }
+  uint32_t donors() const { return kedge_near_donors(handle_.get()); }
+  Result<Donor> donor(uint32_t index) const {
+    kedge_near_donor info{};
+    info.size = sizeof info;
+    kedge_sequence* sequence = nullptr;
+    if (auto s = Status::Last(kedge_near_donor_get(handle_.get(), index, &info, &sequence)); !s)
+      return s;
+    return Donor{info.first_token, info.tokens, Sequence(client_, sequence)};
+  }
+
+ private:
+  kedge_client* client_;
+  internal::Handle<kedge_near, kedge_near_free> handle_;
+};
+
 // Const calls on any thread. Must not outlive its Client (nor may its sequences).
 class Model {
  public:
@@ -661,6 +699,28 @@ class Model {
         !s)
       return s;
     return Sequence(client_, sequence);
+  }
+  // Makes a prompt's whole blocks findable by their text. With every prompt that is served. Blocks.
+  Status RegisterText(std::span<const int32_t> tokens, Durability durability = Durability::kDefault,
+                      uint32_t deadline_ms = 0) const {
+    return Status::Last(kedge_near_register(handle_.get(), tokens.data(), tokens.size(),
+                                            static_cast<uint32_t>(durability), deadline_ms));
+  }
+  // Where text of this prompt was computed before, unchanged or nearly. Blocks.
+  Result<Near> FindNear(std::span<const int32_t> tokens, const NearOptions& options = {}) const {
+    kedge_near_options c{};
+    c.size = sizeof c;
+    c.prefix_tokens = options.prefix_tokens;
+    c.min_run = options.min_run;
+    c.last_tokens = options.last_tokens;
+    c.donors_max = options.donors_max;
+    c.deadline_ms = options.deadline_ms;
+    kedge_near* near = nullptr;
+    if (auto s =
+            Status::Last(kedge_near_find(handle_.get(), tokens.data(), tokens.size(), &c, &near));
+        !s)
+      return s;
+    return Near(client_, near);
   }
   kedge_model* raw() const { return handle_.get(); }
 

@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "client/c/kedge.h"
 #include "client/engine.h"
+#include "client/match/matcher.h"
 #include "client/scatter.h"
 #include "client/variants.h"
 #include "proto/block_key.h"
@@ -168,6 +169,13 @@ struct kedge_sequence {
   std::shared_ptr<const kedge::c::ModelState> model;
   std::vector<kedge::ChainLink> links;
   std::shared_ptr<kedge::LossyLog> lossy;
+};
+
+struct kedge_near {
+  std::shared_ptr<kedge::c::ClientState> state;
+  std::shared_ptr<const kedge::c::ModelState> model;
+  std::vector<kedge_near_run> runs;
+  std::vector<kedge::match::PlanDonor> donors;
 };
 
 struct kedge_request {

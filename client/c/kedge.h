@@ -608,6 +608,60 @@ KEDGE_API kedge_code kedge_fetch_pruned(kedge_sequence* sequence,
                                         const kedge_fetch_pruned_options* options,
                                         kedge_request** request);
 
+/* ---- near matches ----
+ *
+ * Text that was computed before is found again wherever it stands in a prompt, also with words
+ * changed. What is found are rows of *donors*: prompts of the same tenant and model whose blocks
+ * were stored and whose text was registered. Keys and values of a donor were computed behind other
+ * text: moved to the prompt they are an approximation, to be corrected or recomputed, and never to
+ * be stored as lossless. Nodes learn neither text nor tokens (proto/README.md, "Match ids"). */
+
+typedef struct kedge_near_options {
+  uint32_t size;
+  uint32_t prefix_tokens; /* the prompt's first tokens, which have KV already: left alone */
+  uint32_t min_run;       /* tokens that a run of rows has at least; 0: 5 */
+  uint32_t last_tokens;   /* of the prompt, that are computed in any case; 0: 3 */
+  uint32_t donors_max;    /* whose text is read, the most promising first; 0: 64 */
+  uint32_t deadline_ms;
+} kedge_near_options;
+
+/* Tokens [prompt, prompt + tokens) stand in the donor as its rows [row, row + tokens). */
+typedef struct kedge_near_run {
+  uint32_t prompt;
+  uint32_t tokens;
+  uint32_t donor;
+  uint32_t row;
+} kedge_near_run;
+
+typedef struct kedge_near_donor {
+  uint32_t size;
+  uint32_t first_token; /* position of its row 0 in the text that it was computed in */
+  uint32_t tokens;      /* rows; row r is in block r / block_tokens of its sequence */
+  uint32_t reserved;
+} kedge_near_donor;
+
+typedef struct kedge_near kedge_near;
+
+/* Makes the whole blocks of a prompt findable; they are to be stored as well, before or after. Again
+ * for the same text costs a round trip and changes nothing: do it with every prompt that is served,
+ * since a node's index does not outlive the node's process. Blocks for two round trips. KEDGE_DENIED:
+ * the node keeps no index. */
+KEDGE_API kedge_code kedge_near_register(kedge_model* model, const int32_t* tokens,
+                                         uint64_t token_count, uint32_t durability,
+                                         uint32_t deadline_ms);
+/* Blocks for two round trips. No run is an answer, not an error. `options` may be NULL. */
+KEDGE_API kedge_code kedge_near_find(kedge_model* model, const int32_t* tokens,
+                                     uint64_t token_count, const kedge_near_options* options,
+                                     kedge_near** near);
+KEDGE_API void kedge_near_free(kedge_near* near);
+/* In the order of the prompt, disjoint; they live as long as `near`. */
+KEDGE_API uint32_t kedge_near_runs(const kedge_near* near, const kedge_near_run** runs);
+KEDGE_API uint32_t kedge_near_donors(const kedge_near* near);
+/* `sequence`: its blocks, to match (and lease) and fetch like any other; freed by the caller. NULL
+ * where it is not wanted. A donor may be gone when it is fetched: its tokens are computed then. */
+KEDGE_API kedge_code kedge_near_donor_get(const kedge_near* near, uint32_t donor,
+                                          kedge_near_donor* info, kedge_sequence** sequence);
+
 #ifdef __cplusplus
 } /* extern "C" */
 #endif
