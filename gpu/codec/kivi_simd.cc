@@ -435,6 +435,14 @@ struct ColumnValues {
   }
 };
 
+// Lines of a page that will be written soon: otherwise each store waits for memory.
+template <DType kType>
+HWY_INLINE void FetchForWriting(const uint8_t* row, int64_t channel, int64_t head_size) {
+  const uint8_t* const begin = row + channel * kBytesOf<kType>;
+  for (int64_t at = 0; at < head_size * kBytesOf<kType>; at += 64)
+    __builtin_prefetch(begin + at, /*rw=*/1, /*locality=*/3);
+}
+
 template <DType kType>
 void DecodeOverTokens(const KiviLayout& layout, const uint8_t* in, const TargetRows& target) {
   const Tag d;
@@ -459,7 +467,9 @@ void DecodeOverTokens(const KiviLayout& layout, const uint8_t* in, const TargetR
     }
     const uint32_t* row = words + token / per_word * channels;
     const int shift = static_cast<int>(token % per_word) * layout.bits;
+    uint8_t* const next = token + 1 < layout.tokens ? target.rows[token + 1] : nullptr;
     for (int64_t channel = 0; channel < channels; channel += size) {
+      if (next != nullptr) FetchForWriting<kType>(next, channel, size);
       const ColumnValues values{row + channel, scale + channel, minimum + channel, mask, shift};
       WriteHead<kType>(d, target, token, channel, size, minimum + channels, values);
     }
@@ -530,6 +540,8 @@ void DecodeOverChannels(const KiviLayout& layout, const uint8_t* in, const Targe
     for (int64_t row = std::max(first, target.skip * layout.heads); row < end; ++row) {
       const uint8_t* codes = in + layout.codes_at() + row * size * kBits / 8;
       const int64_t group = (row - first) * per_head;
+      if (const int64_t next = row + layout.heads; next < rows)
+        FetchForWriting<kType>(target.rows[next / layout.heads], next % layout.heads * size, size);
       const RowValues<kBits> values{codes, scale + group, minimum + group, group_bits};
       WriteHead<kType>(d, target, row / layout.heads, row % layout.heads * size, size,
                        minimum + size, values);

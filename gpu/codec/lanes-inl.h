@@ -157,17 +157,17 @@ HWY_INLINE hn::Vec<D> AddAndSubtractLanes(D d, hn::Vec<D> x) {
 
 // Hadamard (hadamard.h) of as many values as kVectors vectors hold, in place.
 template <int kVectors, class D>
-HWY_INLINE void HadamardVectors(D d, float* x) {
+HWY_INLINE void HadamardVectors(D d, hn::Vec<D>* v) {
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
-  hn::Vec<D> v[kVectors];
+#pragma GCC unroll 16
   for (int i = 0; i < kVectors; ++i) {
-    v[i] = hn::Load(d, x + i * lanes);
     v[i] = AddAndSubtractLanes<1>(d, v[i]);
     v[i] = AddAndSubtractLanes<2>(d, v[i]);
     v[i] = AddAndSubtractLanes<4>(d, v[i]);
     v[i] = AddAndSubtractLanes<8>(d, v[i]);
   }
   for (int step = 1; step < kVectors; step *= 2) {
+#pragma GCC unroll 16
     for (int i = 0; i < kVectors; ++i) {
       if ((i & step) != 0) continue;
       const auto a = v[i];
@@ -178,7 +178,20 @@ HWY_INLINE void HadamardVectors(D d, float* x) {
   }
   const auto norm =
       hn::Set(d, 1.0f / std::sqrt(static_cast<float>(kVectors) * static_cast<float>(lanes)));
-  for (int i = 0; i < kVectors; ++i) hn::Store(hn::Mul(v[i], norm), d, x + i * lanes);
+#pragma GCC unroll 16
+  for (int i = 0; i < kVectors; ++i) v[i] = hn::Mul(v[i], norm);
+}
+
+// The same in memory.
+template <int kVectors, class D>
+HWY_INLINE void HadamardInMemory(D d, float* x) {
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  hn::Vec<D> v[kVectors];
+#pragma GCC unroll 16
+  for (int i = 0; i < kVectors; ++i) v[i] = hn::Load(d, x + i * lanes);
+  HadamardVectors<kVectors>(d, v);
+#pragma GCC unroll 16
+  for (int i = 0; i < kVectors; ++i) hn::Store(v[i], d, x + i * lanes);
 }
 
 // Whether HadamardLanes can: blocks of one to 16 whole vectors.
@@ -194,12 +207,42 @@ HWY_NOINLINE void HadamardLanes(D d, int64_t head_size, float* x) {
   const int64_t block = HadamardBlock(head_size);
   const int64_t vectors = block / static_cast<int64_t>(hn::Lanes(d));
   for (float* end = x + head_size; x < end; x += block) {
-    if (vectors == 1) HadamardVectors<1>(d, x);
-    if (vectors == 2) HadamardVectors<2>(d, x);
-    if (vectors == 4) HadamardVectors<4>(d, x);
-    if (vectors == 8) HadamardVectors<8>(d, x);
-    if (vectors == 16) HadamardVectors<16>(d, x);
+    if (vectors == 1) HadamardInMemory<1>(d, x);
+    if (vectors == 2) HadamardInMemory<2>(d, x);
+    if (vectors == 4) HadamardInMemory<4>(d, x);
+    if (vectors == 8) HadamardInMemory<8>(d, x);
+    if (vectors == 16) HadamardInMemory<16>(d, x);
   }
+}
+
+// Heads that are one block of the Hadamard transform and fit the registers of 32 or 16: they are
+// read or written in one pass, without a stop in memory. 0: this head is not one of them.
+template <class D>
+HWY_INLINE int64_t VectorsInRegisters(D d, int64_t head_size) {
+  const auto vectors = head_size / static_cast<int64_t>(hn::Lanes(d));
+  const bool fits = HadamardBlock(head_size) == head_size && (vectors == 4 || vectors == 8);
+  return fits ? vectors : 0;
+}
+
+template <DType kType, int kVectors, class D>
+HWY_INLINE void ReadHeadInRegisters(D d, const SourceRows& source, int64_t token,
+                                    const uint8_t* row, float* to) {
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  constexpr int kHalf = kVectors / 2;
+  hn::Vec<D> v[kVectors];
+#pragma GCC unroll 16
+  for (int i = 0; i < kVectors; ++i) v[i] = LoadLanes<kType>(d, row, i * lanes);
+  if (source.rope != nullptr) {
+    const float* cos = source.rope->cos.data() + token * kHalf * lanes;
+    const float* sin = source.rope->sin.data() + token * kHalf * lanes;
+#pragma GCC unroll 8
+    for (int i = 0; i < kHalf; ++i)
+      TurnLanesBack(hn::LoadU(d, cos + i * lanes), hn::LoadU(d, sin + i * lanes), v[i],
+                    v[i + kHalf]);
+  }
+  HadamardVectors<kVectors>(d, v);
+#pragma GCC unroll 16
+  for (int i = 0; i < kVectors; ++i) hn::Store(v[i], d, to + i * lanes);
 }
 
 // One head of a part, as ReadRow reads it. `channel` is its first in the row; `to` is aligned.
@@ -208,6 +251,11 @@ HWY_INLINE void ReadHead(D d, const SourceRows& source, int64_t token, int64_t c
                          int64_t channels, int64_t head_size, float* to) {
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   const uint8_t* row = source.data + (token * channels + channel) * kBytesOf<kType>;
+  if (source.hadamard) {
+    const int64_t vectors = VectorsInRegisters(d, head_size);
+    if (vectors == 4) return ReadHeadInRegisters<kType, 4>(d, source, token, row, to);
+    if (vectors == 8) return ReadHeadInRegisters<kType, 8>(d, source, token, row, to);
+  }
   if (source.rope == nullptr) {
     for (int64_t i = 0; i < head_size; i += lanes)
       hn::Store(LoadLanes<kType>(d, row, i), d, to + i);
@@ -249,6 +297,27 @@ HWY_INLINE void TurnAndStore(D d, const TargetRows& target, int64_t token, int64
   }
 }
 
+template <DType kType, int kVectors, class D, class Value>
+HWY_INLINE void WriteHeadInRegisters(D d, const TargetRows& target, int64_t token, int64_t channel,
+                                     const Value value) {
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  constexpr int kHalf = kVectors / 2;
+  hn::Vec<D> v[kVectors];
+#pragma GCC unroll 16
+  for (int i = 0; i < kVectors; ++i) v[i] = value(i * lanes);
+  HadamardVectors<kVectors>(d, v);
+  if (target.rope != nullptr) {
+    const float* const cos = target.rope->cos.data() + token * kHalf * lanes;
+    const float* const sin = target.rope->sin.data() + token * kHalf * lanes;
+#pragma GCC unroll 8
+    for (int i = 0; i < kHalf; ++i)
+      TurnLanes(hn::LoadU(d, cos + i * lanes), hn::LoadU(d, sin + i * lanes), v[i], v[i + kHalf]);
+  }
+  uint8_t* const row = target.rows[token] + channel * kBytesOf<kType>;
+#pragma GCC unroll 16
+  for (int i = 0; i < kVectors; ++i) StoreLanes<kType>(d, v[i], row, i * lanes);
+}
+
 template <class D>
 struct LoadFrom {
   const float* from;
@@ -263,6 +332,9 @@ HWY_INLINE void WriteHead(D d, const TargetRows& target, int64_t token, int64_t 
     TurnAndStore<kType>(d, target, token, channel, head_size, value);
     return;
   }
+  const int64_t vectors = VectorsInRegisters(d, head_size);
+  if (vectors == 4) return WriteHeadInRegisters<kType, 4>(d, target, token, channel, value);
+  if (vectors == 8) return WriteHeadInRegisters<kType, 8>(d, target, token, channel, value);
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   for (int64_t i = 0; i < head_size; i += lanes) hn::Store(value(i), d, scratch + i);
   HadamardLanes(d, head_size, scratch);

@@ -25,6 +25,7 @@ HWY_INLINE void Tile(const RowTransform& task, int64_t row, int64_t j, float* ou
   };
   Vector low[kRows];
   Vector high[kRows];
+#pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
     low[r] = begin(j);
     high[r] = begin(j + lanes);
@@ -34,12 +35,14 @@ HWY_INLINE void Tile(const RowTransform& task, int64_t row, int64_t j, float* ou
     const auto left = hn::LoadU(d, columns);
     const auto right = hn::LoadU(d, columns + lanes);
     const float* in = task.in + row * task.row_stride + i * task.inner_stride;
+#pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
       const auto x = hn::Set(d, in[r * task.row_stride]);
       low[r] = hn::Add(low[r], hn::Mul(x, left));
       high[r] = hn::Add(high[r], hn::Mul(x, right));
     }
   }
+#pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
     float* to = out + (row + r) * task.width + j;
     hn::StoreU(low[r], d, to);
