@@ -30,7 +30,7 @@ namespace kedge {
 
 inline constexpr uint32_t kAnchorsPerPoolMax = 256;  // an answer names those that it is made of
 inline constexpr uint32_t kMixLayersMax = 1024;      // one digest each, in one head
-inline constexpr uint32_t kMixTokensMax = 1u << 17;  // of a filling, and of a prefix segment
+inline constexpr uint32_t kMixTokensMax = 1u << 15;  // of a filling, and of a prefix segment
 inline constexpr uint32_t kMixWidthMax = 1u << 16;
 inline constexpr uint32_t kSketchFloats = 16;          // a token
 inline constexpr uint32_t kSketchFrameTokens = 1'024;  // in one kMix: 64 KiB of a head's 128

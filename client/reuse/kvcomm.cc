@@ -185,6 +185,14 @@ OffsetAnswer Kvcomm::Decide(const PromptSegment& segment, OffsetCall& call,
   if (decision.refusal == OffsetRefusal::kNone && !answer->has_rows)
     decision.refusal = OffsetRefusal::kPoolError;
   if (decision.refusal != OffsetRefusal::kNone) return {};
+  if (options_.audit != nullptr) {
+    const AuditTurn turn = options_.audit->Turn(decision.pool);
+    decision.audit = turn.audit;
+    if (!turn.trusted) {
+      decision.refusal = OffsetRefusal::kSuspended;
+      return {};
+    }
+  }
   pools_.Activate(decision.pool, *answer);
   return *std::move(answer);
 }

@@ -25,6 +25,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "client/reuse/audit.h"
 #include "client/reuse/offset_gate.h"
 #include "client/reuse/offset_pools.h"
 #include "gpu/model/kv_span.h"
@@ -70,6 +71,9 @@ struct KvcommOptions {
   offset::MixOptions mix{.weighting = offset::Weighting::kFilling, .sharpness = 10.0};
   OffsetGateOptions gate;
   int64_t deadline_ms = 0;  // of a question to the pools; 0: theirs
+  // Suspends pools whose answers are not dense ones', and says which calls are to be looked at.
+  // Null: none. Outlives the Kvcomm.
+  OffsetAudit* audit = nullptr;
   // Each of the three alignments, for ablations.
   bool rotate = true;  // keys go to their true positions; else they stay behind the lead
   bool filling_offset = true;
@@ -86,6 +90,9 @@ struct PlaceholderDecision {
   int64_t prefix_tokens = 0;  // fixed text behind it that was corrected, not computed
   int64_t bytes_moved = 0;    // between here and the pools
   absl::Status unavailable;   // why, with kUnavailable
+  // Somebody with time computes the prompt the other way (densely; with kSuspended by offsets), and
+  // tells OffsetAudit::Note of `pool` how the first answer compares.
+  bool audit = false;
 };
 
 // Threads: any, each with a model of its own, all of the same weights.

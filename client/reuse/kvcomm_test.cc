@@ -199,6 +199,29 @@ TEST_P(KvcommTest, PoolsThatDoNotAnswerAreDense) {
   EXPECT_EQ(kvcomm.decisions()[static_cast<size_t>(OffsetRefusal::kUnavailable)], 2);
 }
 
+// What an audit found is a reason of its own, and the other placeholders go on.
+TEST_P(KvcommTest, SuspendedPoolsAreDense) {
+  OffsetAudit audit({.rate = 1.0, .probe_rate = 1.0});
+  KvcommOptions options;
+  options.gate.off = true;
+  options.audit = &audit;
+  Kvcomm& kvcomm = Make(options);
+  Learn(kvcomm, *MakePrompt(20, 15, 1));
+  const auto prompt = MakePrompt(20, 15, 2);
+  KvCache cache = Empty(*prompt);
+  auto decisions = kvcomm.Apply(*model_, prompt->prompt, cache);
+  ASSERT_TRUE(decisions.ok());
+  EXPECT_EQ((*decisions)[0].refusal, OffsetRefusal::kNone);
+  EXPECT_TRUE((*decisions)[0].audit);
+  for (int i = 0; i < 5; ++i) audit.Note((*decisions)[0].pool, {.kl = 3.0, .same_answer = false});
+  KvCache again = Empty(*prompt);
+  decisions = kvcomm.Apply(*model_, prompt->prompt, again);
+  ASSERT_TRUE(decisions.ok());
+  EXPECT_EQ((*decisions)[0].refusal, OffsetRefusal::kSuspended);
+  EXPECT_TRUE((*decisions)[0].audit);  // a probe
+  EXPECT_EQ((*decisions)[1].refusal, OffsetRefusal::kNone);
+}
+
 // One refused placeholder does not send the others to dense prefill.
 TEST_P(KvcommTest, PlaceholdersAreDecidedOneByOne) {
   KvcommOptions options;

@@ -138,7 +138,8 @@ absl::StatusOr<Anchor> ParseAnchor(const BlockKey& key, std::span<const uint8_t>
     if (value < least || value > most) reader.Fail(field, std::to_string(value));
     return int64_t{value};
   };
-  const int64_t layers = within("layers", 1, kMaxLayers);
+  // Without a second layer there are no offsets, and no bytes that tokens and width are bound by.
+  const int64_t layers = within("layers", 2, kMaxLayers);
   const int64_t width = within("width", 1, kMaxWidth);
   const int64_t tokens = within("tokens", 1, kMaxTokens);
   const int64_t prefix_tokens = within("prefix_tokens", 0, kMaxTokens);

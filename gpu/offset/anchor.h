@@ -10,7 +10,7 @@
 // Encoded, little endian; offsets of layers 1 and up (layer 0 has none), keys not rotated:
 //
 //     u32 magic "KANC"   u16 version (1)   u8 dtype (proto/kv_shape.h)   u8 base kind
-//     u32 layers   u32 width   u32 tokens   u32 prefix_tokens
+//     u32 layers (2 and more)   u32 width   u32 tokens   u32 prefix_tokens
 //     u64 prefix digest   u64 context digest
 //     f32 sketch [tokens][16]
 //     dtype filling keys [layers - 1][tokens][width], values likewise

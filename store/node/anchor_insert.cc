@@ -77,6 +77,11 @@ AnchorStore::InsertAnswer AnchorStore::InsertNow(const PoolPtr& pool, InsertAsk&
     return InsertAnswer{.code = code, .anchors = static_cast<uint32_t>(anchors->size())};
   };
   if (anchors != nullptr && anchors->Find(ask.key) != nullptr) return success(ResultCode::kExists);
+  if (ask.placement != pool->placement) {
+    return Refused(ResultCode::kInvalid, PoolVerdict::kShape,
+                   absl::StrCat("anchor_insert.placement: ", ask.placement, ", the pool has ",
+                                pool->placement));
+  }
   const absl::StatusOr<Image> image = Read(ask.block.Share());
   if (!image.ok()) {
     return Refused(ResultCode::kCorrupt, PoolVerdict::kDamaged,

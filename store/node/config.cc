@@ -59,6 +59,8 @@ const std::vector<Field>& Fields() {
       {"control", Text{&Config::control}, "Address of the gRPC control and health services"},
       {"metrics", Text{&Config::metrics}, "Address of /metrics for Prometheus; empty: none"},
       {"host_capacity", Size{&Config::host_capacity}, "Memory of the host tier"},
+      {"pool_memory", Size{&Config::pool_memory},
+       "Memory for pools of anchors that are mixed here, beside the host tier"},
       {"ssd_path", Text{&Config::ssd_path}, "Directory of the SSD tier; empty: none"},
       {"ssd_capacity", Size{&Config::ssd_capacity}, "Bytes of the SSD tier"},
       {"ssd_segment", Size{&Config::ssd_segment}, "Bytes of one segment file"},

@@ -23,7 +23,8 @@ struct Config {
   std::string control = "127.0.0.1:7421";
   std::string metrics = "127.0.0.1:7422";  // empty: no metrics
   uint64_t host_capacity = 1ull << 30;
-  std::string ssd_path;  // empty: no SSD tier
+  uint64_t pool_memory = kPoolMemoryBytesDefault;  // of anchors in memory, beside the host tier
+  std::string ssd_path;                            // empty: no SSD tier
   uint64_t ssd_capacity = 16ull << 30;
   uint64_t ssd_segment = 256ull << 20;
   std::string durability = "host";  // of puts that leave it to the node: "host" or "ssd"

@@ -130,6 +130,7 @@ class Kedged {
     options.put_idle_ms = static_cast<uint32_t>(config_.put_idle_ms);
     options.sessions_max = static_cast<uint32_t>(config_.sessions_max);
     options.near_donors_max = static_cast<uint32_t>(config_.near_donors);
+    options.pool_memory_bytes = config_.pool_memory;
     options.seed = EntropySeed();
     options.recode = *RecodePolicy::Parse(config_.recode);  // CheckConfig has read it
     NodeParts parts;

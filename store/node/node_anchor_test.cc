@@ -141,6 +141,13 @@ TEST_F(NodeAnchorTest, WhatIsRefusedHasAReason) {
   opaque.header.keyspace = Keyspace::kOpaque;
   SealTestBlock(opaque);
   EXPECT_THAT(InsertBlock(client, pool_, opaque).text, HasSubstr("keyspace opaque"));
+  TestPool elsewhere = pool_;
+  ++elsewhere.placement;
+  EXPECT_THAT(InsertAnchor(client, elsewhere, TestAnchor(5, 14)).text, HasSubstr("placement"));
+  offset::Anchor flat = TestAnchor(5, 15);  // without a second layer it has no offsets
+  flat.filling = offset::RandomOffset(1, 5, 8, 1);
+  flat.prefix = offset::RandomOffset(1, 2, 8, 1);
+  EXPECT_THAT(InsertAnchor(client, pool_, flat).text, HasSubstr("anchor.layers: 1"));
   const TestBlock sealed = AnchorBlock(pool_, TestAnchor(5, 13));
   const PutReadyItem ready = client.Begin({&sealed}).at(0);
   AnchorInsertBody insert = InsertOf(pool_, sealed, ready.slot, kDurabilityDefault);
@@ -159,8 +166,8 @@ TEST_F(NodeAnchorTest, WhatIsRefusedHasAReason) {
   EXPECT_EQ(world_.node->map().stats().blocks, blocks);
   EXPECT_EQ(world_.node->Status().puts_open, 0u);
   EXPECT_EQ(Metric("kedge_anchor_inserts_total,template"), 2);
-  EXPECT_EQ(Metric("kedge_anchor_inserts_total,shape"), 1);
-  EXPECT_EQ(Metric("kedge_anchor_inserts_total,damaged"), 1);
+  EXPECT_EQ(Metric("kedge_anchor_inserts_total,shape"), 2);
+  EXPECT_EQ(Metric("kedge_anchor_inserts_total,damaged"), 2);
   ExpectSame(client, pool_, here);
 
   const offset::Anchor filling = TestAnchor(5, 90);
