@@ -77,6 +77,15 @@ absl::StatusOr<std::shared_ptr<const KvSpan>> BaseCache::Get(Model& model,
   return span;
 }
 
+void BaseCache::Forget(std::span<const int32_t> lead, std::span<const int32_t> tokens) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = by_key_.find(KeyOf(lead, tokens));
+  if (found == by_key_.end()) return;
+  bytes_ -= BytesOf(*found->second->span);
+  entries_.erase(found->second);
+  by_key_.erase(found);
+}
+
 int64_t BaseCache::bytes() const {
   const std::lock_guard<std::mutex> lock(mutex_);
   return bytes_;

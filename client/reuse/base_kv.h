@@ -40,6 +40,8 @@ class BaseCache {
   // The same, computed where it is not kept. Errors as ComputeAlone's.
   absl::StatusOr<std::shared_ptr<const KvSpan>> Get(Model& model, std::span<const int32_t> lead,
                                                     std::span<const int32_t> tokens);
+  // It is gone when it was kept.
+  void Forget(std::span<const int32_t> lead, std::span<const int32_t> tokens);
   int64_t bytes() const;
 
  private:

@@ -309,6 +309,10 @@ TEST(BaseCacheTest, KeepsWhatWasUsedLast) {
   EXPECT_EQ(bases.Find(lead, part(0)), first);
   EXPECT_EQ(bases.Find({}, part(0)), nullptr) << "another lead is another base";
   EXPECT_EQ(bases.bytes(), 2 * 10 * 2 * 3 * 32 * 4);
+  bases.Forget(lead, part(0));
+  bases.Forget(lead, part(0));
+  EXPECT_EQ(bases.Find(lead, part(0)), nullptr);
+  EXPECT_EQ(bases.bytes(), 10 * 2 * 3 * 32 * 4);
 }
 
 }  // namespace
