@@ -8,15 +8,16 @@
 //                  called exact whose tokens are not the chunk's (the bench fails unless it is 0).
 // lookup/p99       one whole match of such a prompt, by the wall clock: naming what is asked, one
 //                  request to the node, the node's lookup, reading donors' texts where there are
-//                  candidates, verification by the strong key, alignment. The node is a thread
-//                  behind a loopback TCP connection. Baseline: 100 raw round trips of 64 bytes over
-//                  such a connection to such a thread, interleaved with the matches; the median. A
-//                  ratio of 1 or more is within 100 round trips.
-// lookup/p50, lookup/index (p99 of the node's own part), ids/prompt, bytes_on_wire/prompt: values.
-// bytes_per_chunk  memory of the index over its chunks, everything that is reserved.
+//                  candidates, verification by the strong key, alignment. The node is a kedged of
+//                  its own, over tcp. Baseline: 100 raw round trips of 64 bytes over a loopback
+//                  TCP connection to a thread, interleaved with the matches; the median. A ratio
+//                  of 1 or more is within 100 round trips.
+// lookup/p50, ids/prompt, texts/prompt: values.
+// bytes_per_chunk  memory of the node's index over its chunks, everything that is reserved.
 //
-// Tokens follow Zipf's law (exponent 1 over 32,768 words); a chunk is 4 blocks of 64 tokens. The
-// chunks' texts are kept by the benchmark and enciphered when they are asked for.
+// Tokens follow Zipf's law (exponent 1 over 32,768 words); a chunk is 4 blocks of 64 tokens. All
+// chunks are in the node's index; the texts that it holds are those of the chunks that the prompts
+// lead to, found out by a first pass over them, which also warms up.
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
@@ -28,16 +29,22 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
+#include "client/client_limits.h"
+#include "client/engine.h"
 #include "client/match/matcher.h"
-#include "store/block/near_index.h"
+#include "client/near.h"
 #include "store/world/random.h"
+#include "tests/cluster/kedged_process.h"
 #include "tools/benchmarks/measure.h"
+#include "tools/demonstration/metrics_page.h"
 
 namespace kedge {
 namespace {
@@ -49,7 +56,6 @@ using Tokens = std::vector<int32_t>;
 constexpr uint32_t kBlockTokens = 64;
 constexpr uint32_t kChunkTokens = 256;
 constexpr uint32_t kPromptTokens = 4096;
-constexpr uint32_t kPostingsOfChunk = 40;
 constexpr size_t kPingBytes = 64;
 constexpr int kRoundTrips = 100;
 
@@ -104,20 +110,6 @@ bool ReceiveAll(int socket, void* to, size_t bytes) {
   }
   return true;
 }
-template <typename T>
-void SendVector(int socket, const std::vector<T>& values) {
-  const uint64_t count = values.size();
-  SendAll(socket, &count, sizeof count);
-  SendAll(socket, values.data(), count * sizeof(T));
-}
-template <typename T>
-bool ReceiveVector(int socket, std::vector<T>& values) {
-  uint64_t count = 0;
-  if (!ReceiveAll(socket, &count, sizeof count)) return false;
-  values.resize(count);
-  return ReceiveAll(socket, values.data(), count * sizeof(T));
-}
-
 // Two ends of a TCP connection over loopback.
 struct Connection {
   int client = -1;
@@ -148,105 +140,89 @@ struct Connection {
   }
 };
 
-// The node: an index of chunks, and their texts.
-class Node {
+// Chunks by number, as they are registered.
+class Chunks {
  public:
-  Node(uint32_t chunks, const Words& words)
+  explicit Chunks(const Words& words)
       : words_(words),
         salt_(*TenantSalt::FromText("bench")),
         keys_(salt_, Fingerprint{}),
-        chain_(match::ChunkChain(salt_, Fingerprint{}, {})),
-        index_({.donors_max = chunks, .postings_max = uint64_t{chunks} * kPostingsOfChunk}) {
-    chunk_of_.reserve(chunks);
-    for (uint32_t i = 0; i < chunks; ++i) {
-      for (const match::Registration& made : Register(i)) {
-        Require(index_.Insert(made.donor, made.postings).ok(), "insert");
-        postings_ += made.postings.size();
-        chunk_of_[made.text_name] = i;
-      }
-    }
-  }
+        chain_(match::ChunkChain(salt_, Fingerprint{}, {})) {}
 
-  Tokens Chunk(uint32_t number) const {
+  Tokens Text(uint32_t number) const {
     return words_.Text((uint64_t{number} + 1) << 20, kChunkTokens);
   }
-  std::vector<match::Registration> Register(uint32_t number) const {
-    return match::Registrations(Chunk(number), kBlockTokens, chain_, Keyspace::kChunk, keys_);
+  match::Registration Register(uint32_t number) const {
+    return match::Registrations(Text(number), kBlockTokens, chain_, Keyspace::kChunk, keys_)[0];
   }
   const TenantSalt& salt() const { return salt_; }
-  const NearIndex& index() const { return index_; }
-  double postings_of_chunk() const {
-    return static_cast<double>(postings_) / static_cast<double>(index_.donors());
-  }
-
-  // Answers requests until the connection ends.
-  void Serve(int socket) {
-    char kind = 0;
-    while (ReceiveAll(socket, &kind, 1)) {
-      if (kind == 'L') {
-        std::vector<MatchId> ids;
-        if (!ReceiveVector(socket, ids)) return;
-        const double start = Milliseconds();
-        const NearReply reply = index_.Lookup(ids);
-        lookup_ms_.push_back(Milliseconds() - start);
-        SendVector(socket, reply.donors);
-        SendVector(socket, reply.hits);
-      } else {
-        std::vector<BlockKey> names;
-        if (!ReceiveVector(socket, names)) return;
-        for (const BlockKey& name : names) {
-          const auto at = chunk_of_.find(name);
-          SendVector(socket,
-                     at == chunk_of_.end() ? std::vector<uint8_t>() : Register(at->second)[0].text);
-        }
-      }
-    }
-  }
-  const std::vector<double>& lookup_ms() const { return lookup_ms_; }  // once Serve has ended
 
  private:
   const Words& words_;
   TenantSalt salt_;
   MatchKeys keys_;
   KeyChain chain_;
-  NearIndex index_;
-  absl::flat_hash_map<BlockKey, uint32_t> chunk_of_;
-  uint64_t postings_ = 0;
-  std::vector<double> lookup_ms_;
 };
 
-// The matcher's way to the node.
-class RemoteNode final : public match::MatchNodes {
+// A kedged with that many chunks in its index, and a client of it.
+class Node {
  public:
-  explicit RemoteNode(int socket) : socket_(socket) {}
-  uint32_t NodeOf(uint64_t /*placement*/) const override { return 0; }
-  void Lookup(std::span<match::LookupRequest> requests) override {
-    for (match::LookupRequest& request : requests) {
-      SendAll(socket_, "L", 1);
-      SendVector(socket_, request.ids);
-      Require(ReceiveVector(socket_, request.reply.donors) &&
-                  ReceiveVector(socket_, request.reply.hits),
-              "receive");
-      bytes += request.ids.size() * sizeof(MatchId) +
-               request.reply.donors.size() * sizeof(NearDonor) +
-               request.reply.hits.size() * sizeof(NearHit);
-    }
+  explicit Node(uint32_t chunks) {
+    auto process = KedgedProcess::Start(
+        {.flags = {"--host-capacity=1GiB", absl::StrCat("--near-donors=", chunks)}});
+    Check(process.status());
+    process_ = *std::move(process);
+    auto engine = Engine::Open({.address = process_->data_address(), .client_name = "near_bench"});
+    Check(engine.status());
+    engine_ = *std::move(engine);
+    Check(engine_->WaitConnected(kConnectDefaultMs));
   }
-  void ReadTexts(std::span<match::TextRequest> requests) override {
-    for (match::TextRequest& request : requests) {
-      SendAll(socket_, "T", 1);
-      SendVector(socket_, request.names);
-      request.texts.resize(request.names.size());
-      for (std::vector<uint8_t>& text : request.texts) {
-        Require(ReceiveVector(socket_, text), "receive");
-        bytes += text.size();
-      }
-    }
+  ~Node() { engine_->Close(); }
+
+  NearNodes nodes() const {
+    return NearNodes(engine_, engine_->NowUs() + kDeadlineUs, kWindowDefaultBytes);
   }
-  uint64_t bytes = 0;
+  // Returns the chunks by their donors' keys.
+  absl::flat_hash_map<BlockKey, uint32_t> Fill(const Chunks& chunks, uint32_t count) {
+    absl::flat_hash_map<BlockKey, uint32_t> numbers;
+    numbers.reserve(count);
+    std::vector<NearInsertItem> items;
+    for (uint32_t i = 0; i < count; ++i) {
+      match::Registration made = chunks.Register(i);
+      numbers[made.donor.key] = i;
+      items.push_back({made.donor, std::move(made.postings)});
+      if (items.size() == kInsertAtOnce || i + 1 == count) Insert(std::exchange(items, {}));
+    }
+    return numbers;
+  }
+  void PutText(const match::Registration& made) {
+    Check(nodes().Register({&made, 1}, kDurabilityDefault));
+  }
+  std::vector<MetricSample> Metrics() const {
+    auto page = ReadMetrics(process_->metrics_address());
+    Check(page.status());
+    return *std::move(page);
+  }
 
  private:
-  int socket_;
+  static constexpr size_t kInsertAtOnce = 4096;
+  static constexpr int64_t kDeadlineUs = 60'000'000;
+
+  static void Check(const absl::Status& status) {
+    if (status.ok()) return;
+    std::fprintf(stderr, "near_bench: %s\n", std::string(status.message()).c_str());
+    std::exit(1);
+  }
+  void Insert(std::vector<NearInsertItem> items) {
+    const auto insert =
+        std::make_shared<NearInsertOperation>(std::move(items), engine_->NowUs() + kDeadlineUs);
+    engine_->Run(insert);
+    insert->Wait(UINT32_MAX);
+    if (insert->Prefix(false) != insert->count()) Check(absl::InternalError(insert->text()));
+  }
+
+  std::unique_ptr<KedgedProcess> process_;
+  std::shared_ptr<Engine> engine_;
 };
 
 void Echo(int socket) {
@@ -317,12 +293,9 @@ void Judge(const HybridPlan& plan, const Planted& planted, const Tokens& chunk,
   tally.other_texts += plan.texts_read;
 }
 
-void Print(const Tally& tally, const Node& node, const RemoteNode& remote,
-           const std::vector<double>& match_ms, const std::vector<double>& round_trips_ms,
-           bench::Reporter& reporter) {
-  const auto share = [](uint64_t part, uint64_t whole) {
-    return static_cast<double>(part) / static_cast<double>(whole);
-  };
+void Print(const Tally& tally, const Node& node, const std::vector<double>& match_ms,
+           const std::vector<double>& round_trips_ms, bench::Reporter& reporter) {
+  const auto share = [](double part, double whole) { return part / whole; };
   const auto value = [&](const char* name, double figure, const char* unit,
                          const std::string& note = "") {
     reporter.PrintValue("near", name, figure, unit, note);
@@ -348,56 +321,69 @@ void Print(const Tally& tally, const Node& node, const RemoteNode& remote,
   reporter.Print(figure);
   const double matches = static_cast<double>(match_ms.size());
   value("lookup/p50", bench::Median(match_ms), "ms");
-  value("lookup/index", bench::Percentile(node.lookup_ms(), 99), "ms", "p99 in the node");
   value("ids/prompt", static_cast<double>(tally.questions) / matches, "ids");
   value("texts/prompt", static_cast<double>(tally.other_texts) / matches, "texts");
-  value("bytes_on_wire/prompt", static_cast<double>(remote.bytes) / matches, "bytes");
-  value("bytes_per_chunk", share(node.index().memory_bytes(), node.index().donors()), "bytes",
-        absl::StrCat(node.index().donors(), " chunks of ", node.postings_of_chunk(), " postings, ",
-                     node.index().postings_dropped(), " dropped"));
+  const std::vector<MetricSample> metrics = node.Metrics();
+  const double donors = SumOf(metrics, "kedge_near_donors");
+  value("bytes_per_chunk", share(SumOf(metrics, "kedge_near_bytes"), donors), "bytes",
+        absl::StrCat(donors, " chunks, ", SumOf(metrics, "kedge_near_postings_dropped_total"),
+                     " postings dropped"));
 }
 
-int Run(uint32_t chunks, int rounds, bool json) {
-  const Words words;
-  Node node(chunks, words);
-  const Connection data = Connection::Open();
-  const Connection raw = Connection::Open();
-  std::thread server([&] { node.Serve(data.server); });
-  std::thread echo([&] { Echo(raw.server); });
-  RemoteNode remote(data.client);
-  const match::Matcher matcher(node.salt(), Fingerprint{}, {}, {.block_tokens = kBlockTokens});
+struct Round {
+  uint32_t number = 0;
+  bool changed = false;
+  Planted planted;
+};
 
+std::vector<Round> MakeRounds(const Chunks& chunks, uint32_t count, int rounds,
+                              const Words& words) {
   Random random(17);
+  std::vector<Round> made;
+  for (int round = 0; round < rounds; ++round) {
+    Round& next = made.emplace_back();
+    next.number = static_cast<uint32_t>(random.Below(count));
+    next.changed = round % 4 != 0;
+    next.planted = Plant(chunks.Text(next.number), next.changed, words, random);
+  }
+  return made;
+}
+
+int Run(uint32_t count, int rounds, bool json) {
+  const Words words;
+  const Chunks chunks(words);
+  Node node(count);
+  const absl::flat_hash_map<BlockKey, uint32_t> numbers = node.Fill(chunks, count);
+  const std::vector<Round> made = MakeRounds(chunks, count, rounds, words);
+  const match::Matcher matcher(chunks.salt(), Fingerprint{}, {}, {.block_tokens = kBlockTokens});
+  // Which texts are asked for: those of the planted chunks, and of others that share a band.
+  for (const Round& round : made) {
+    NearNodes nodes = node.nodes();
+    for (const NearDonor& donor : matcher.Match(round.planted.prompt, 0, nodes).stale)
+      node.PutText(chunks.Register(numbers.at(donor.key)));
+  }
+
+  const Connection raw = Connection::Open();
+  std::thread echo([&] { Echo(raw.server); });
   Tally tally;
   std::vector<double> match_ms;
   std::vector<double> round_trips_ms;
-  for (int round = -10; round < rounds; ++round) {  // the first ten warm up
-    const auto number = static_cast<uint32_t>(random.Below(chunks));
-    const Tokens chunk = node.Chunk(number);
-    const BlockKey tail = node.Register(number)[0].donor.key;
-    const bool changed = round % 4 != 0;
-    const Planted planted = Plant(chunk, changed, words, random);
+  for (size_t i = 0; i < made.size(); ++i) {
+    const Round& round = made[i];
+    NearNodes nodes = node.nodes();
     const double start = Milliseconds();
-    const HybridPlan plan = matcher.Match(planted.prompt, 0, remote);
-    const double ms = Milliseconds() - start;
-    if (round % 4 == 0) round_trips_ms.push_back(RoundTrips(raw.client));
-    if (round < 0) {
-      round_trips_ms.clear();
-      remote.bytes = 0;
-      continue;
-    }
-    match_ms.push_back(ms);
-    Judge(plan, planted, chunk, tail, changed, tally);
+    const HybridPlan plan = matcher.Match(round.planted.prompt, 0, nodes);
+    match_ms.push_back(Milliseconds() - start);
+    if (i % 4 == 0) round_trips_ms.push_back(RoundTrips(raw.client));
+    Judge(plan, round.planted, chunks.Text(round.number), chunks.Register(round.number).donor.key,
+          round.changed, tally);
   }
-  for (const Connection& connection : {data, raw}) ::shutdown(connection.client, SHUT_RDWR);
-  server.join();
+  ::shutdown(raw.client, SHUT_RDWR);
   echo.join();
-  for (const Connection& connection : {data, raw}) {
-    ::close(connection.client);
-    ::close(connection.server);
-  }
+  ::close(raw.client);
+  ::close(raw.server);
   bench::Reporter reporter(json);
-  Print(tally, node, remote, match_ms, round_trips_ms, reporter);
+  Print(tally, node, match_ms, round_trips_ms, reporter);
   if (tally.exact_false == 0) return 0;
   std::fprintf(stderr, "near_bench: %d false exact matches\n", tally.exact_false);
   return 1;
