@@ -357,7 +357,22 @@ absl::StatusOr<AssembledKv> ReuseRunner::ComputeExact(Model& model, const Offset
 
 absl::Status ReuseRunner::Learn(Model& model, const OffsetPrompt& prompt,
                                 const DenseContext& dense) {
-  return kvcomm_.Learn(model, prompt, dense);
+  if (absl::Status s = kvcomm_.Learn(model, prompt, dense); !s.ok()) return s;
+  (void)Plan(model, {.prompt = prompt});
+  return absl::OkStatus();
+}
+
+absl::StatusOr<int64_t> ReuseRunner::ComputeBases(Model& model, const OffsetPrompt& prompt) {
+  int64_t computed = 0;
+  for (const PromptSegment& segment : prompt.segments) {
+    if (!segment.filling || segment.count == 0 || segment.produced != nullptr) continue;
+    const std::span<const int32_t> lead = prompt.tokens.first(prompt.lead);
+    const std::span<const int32_t> tokens = prompt.tokens.subspan(segment.first, segment.count);
+    if (bases_.Find(lead, tokens) != nullptr) continue;
+    if (absl::Status s = bases_.Get(model, lead, tokens).status(); !s.ok()) return s;
+    computed += segment.count;
+  }
+  return computed;
 }
 
 void ReuseRunner::Count(const ReuseDecision& decision) {

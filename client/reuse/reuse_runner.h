@@ -38,7 +38,9 @@ struct ReuseOptions {
   ReuseRules rules;
   ReuseRates rates;
   KvcommOptions offsets;  // mixture, gate, deadline of questions
-  // Canonical bases that are not kept are computed alone, since the next prompt will want them.
+  // Canonical bases that are not kept are computed alone, before the decision: as the paper does,
+  // and at the cost of a prefill of the filling. False: they are not there (WhyNot::kNoBase), and
+  // ComputeBases may be called later.
   bool compute_bases = true;
   int64_t base_bytes = int64_t{256} << 20;  // of bases that are kept
 };
@@ -87,7 +89,12 @@ class ReuseRunner {
   // Reuse now, exact later: what an idle worker does with a prompt that was answered
   // approximately. Computes it densely and learns from it; what is returned may be stored.
   absl::StatusOr<AssembledKv> ComputeExact(Model& model, const OffsetPrompt& prompt);
+  // Also has the pools find their own error, which they do when they are asked for the first time:
+  // now, and not while the next prompt waits. Errors as Kvcomm::Learn's.
   absl::Status Learn(Model& model, const OffsetPrompt& prompt, const DenseContext& dense);
+  // Computes the canonical bases that are not kept: where compute_bases is false, what an idle
+  // worker does so that the next prompt with these fillings finds them. Returns their tokens.
+  absl::StatusOr<int64_t> ComputeBases(Model& model, const OffsetPrompt& prompt);
 
   BaseCache& bases() { return bases_; }
   ReuseCounts counts() const;

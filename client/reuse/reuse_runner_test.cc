@@ -271,6 +271,21 @@ TEST_F(ReuseRunnerTest, ReuseNowExactLater) {
   EXPECT_EQ(again->decision.tokens(kC), 2 * (kFilling + kJoint)) << "anchors were learnt as well";
 }
 
+TEST_F(ReuseRunnerTest, BasesMayBeComputedLater) {
+  ReuseOptions options = Options();
+  options.compute_bases = false;
+  ReuseRunner reuse({}, {}, options, pools_);
+  auto first = reuse.Run(*model_, {.prompt = prompt_}, Empty());
+  ASSERT_TRUE(first.ok()) << first.status();
+  ExpectDense(*first);
+  EXPECT_EQ(first->bases_computed, 0);
+  EXPECT_EQ(first->decision.segments[1].why, WhyNot::kNoBase);
+  EXPECT_EQ(*reuse.ComputeBases(*model_, prompt_), 2 * kFilling);
+  EXPECT_EQ(*reuse.ComputeBases(*model_, prompt_), 0);
+  auto second = reuse.Run(*model_, {.prompt = prompt_}, Empty());
+  EXPECT_EQ(second->decision.tokens(kR), 2 * kFilling);
+}
+
 TEST_F(ReuseRunnerTest, RefusesWhatIsNoPrompt) {
   ReuseRunner reuse({}, {}, Options(), pools_);
   OffsetPrompt bad = prompt_;

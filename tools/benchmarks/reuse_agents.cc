@@ -104,6 +104,7 @@ AgentWay::AgentWay(Model& model, const AgentWorkload& workload, const WayOptions
   ReuseOptions reuse;
   reuse.rates = options.rates;
   reuse.rules.config = options.recompute;
+  reuse.compute_bases = false;
   reuse.offsets.gate.off = options.gate_off || options.name == "kvcomm-nogate";
   const std::string& name = options.name;
   const absl::Status off = absl::FailedPreconditionError("not this way");
@@ -172,7 +173,6 @@ absl::StatusOr<TurnResult> AgentWay::Run(const AgentTurn& turn, const AgentPromp
   if (treatments != nullptr) {
     absl::StatusOr<ReuseDecision> planned = runner_->Plan(model_, input);
     if (!planned.ok()) return planned.status();
-    Forget(turn);  // what planning has computed
     decided = *std::move(planned);
     if (decided->segments.size() != treatments->size())
       return absl::InternalError("a decision about another number of segments");
@@ -192,6 +192,15 @@ absl::StatusOr<TurnResult> AgentWay::Run(const AgentTurn& turn, const AgentPromp
                     .operations = answer->operations,
                     .bases_computed = answer->bases_computed,
                     .token = token};
+}
+
+absl::StatusOr<double> AgentWay::Idle(const AgentTurn& turn) {
+  if (options_.name == "dense" || options_.name == "prefix") return 0.0;
+  const bool one_thread = model_.device().threads() == 1;
+  const double start = Seconds(one_thread);
+  const absl::Status s = runner_->ComputeBases(model_, PromptOf(turn, turn.prompt)).status();
+  if (!s.ok()) return s;
+  return Seconds(one_thread) - start;
 }
 
 absl::StatusOr<std::vector<bool>> AgentWay::Answers(const AgentTurn& turn) {

@@ -2,8 +2,9 @@
 // each way of reuse does with them, and how long the first token takes.
 //
 // Every agent's role text is an exact prefix that was seen before; the question is a canonical
-// base, computed by the first agent that wants it, within its time; messages have produced bases,
-// cut from the decode of the agent that wrote them. Messages are those of dense agents, so that all
+// base, computed after the first agent's call in idle time, so that the first agent computes it
+// densely and the others find it; messages have produced bases, cut from the decode of the agent
+// that wrote them. Messages are those of dense agents, so that all
 // ways read the same prompts.
 #pragma once
 
@@ -75,6 +76,8 @@ class AgentWay {
   // `treatments` of another model's decision, by segment: done again here; null: decided here.
   absl::StatusOr<TurnResult> Run(const AgentTurn& turn, const AgentPrompt& prompt,
                                  const std::vector<Treatment>* treatments = nullptr);
+  // What an idle worker does after a call: bases that the next agents will look for. Seconds.
+  absl::StatusOr<double> Idle(const AgentTurn& turn);
   // Whether the answers behind the prompt are right: [fact].
   absl::StatusOr<std::vector<bool>> Answers(const AgentTurn& turn);
   absl::Status Learn(const AgentTurn& turn);

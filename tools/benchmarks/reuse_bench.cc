@@ -189,6 +189,9 @@ class AgentsBench {
         if (!result.ok()) return result.status();
         seconds[name].push_back(result->seconds);
         if (name != "kvcomm" && name != "auto") continue;
+        absl::StatusOr<double> idle = ways[name]->Idle(turn);
+        if (!idle.ok()) return idle.status();
+        if (name == "auto") learning += *idle;
         stream_[name].push_back({turn.agent, TreatmentsOf(result->decision)});
         if (AllCorrected(turn, result->decision)) continue;
         const double start = Now(model_);
@@ -198,7 +201,7 @@ class AgentsBench {
     }
     PrintStream(seconds, requests);
     reporter_.PrintValue("reuse", prefix_ + "stream/learn", learning, "s",
-                         "of auto, in idle time; no audit yet");
+                         "of auto, in idle time: bases, dense KV, anchors; no audit");
     return absl::OkStatus();
   }
 
@@ -218,6 +221,7 @@ class AgentsBench {
             if (call.first == 0) way->Forget(turn);
             absl::StatusOr<TurnResult> result = way->Run(turn, turn.prompt, &call.second);
             if (!result.ok()) return result.status();
+            if (absl::Status s = way->Idle(turn).status(); !s.ok()) return s;
             times.push_back(result->seconds);
           }
           known[call] = Median(times);
@@ -262,6 +266,7 @@ class AgentsBench {
             treatments = &replayed->at(way.name())[turn.agent];
           absl::StatusOr<TurnResult> result = way.Run(turn, turn.prompt, treatments);
           if (!result.ok()) return result.status();
+          if (absl::Status s = way.Idle(turn).status(); !s.ok()) return s;
           if (round > 0) here[way.name()].push_back(result->seconds);
           last[way.name()] = *std::move(result);
         }
