@@ -642,10 +642,10 @@ typedef struct kedge_near_donor {
 
 typedef struct kedge_near kedge_near;
 
-/* Makes the whole blocks of a prompt findable; they are to be stored as well, before or after. Again
- * for the same text costs a round trip and changes nothing: do it with every prompt that is served,
- * since a node's index does not outlive the node's process. Blocks for two round trips. KEDGE_DENIED:
- * the node keeps no index. */
+/* Makes the whole blocks of a prompt findable; they are to be stored as well, before or after.
+ * Again for the same text costs a round trip and changes nothing: do it with every prompt that is
+ * served, since a node's index does not outlive the node's process. Blocks for two round trips.
+ * KEDGE_DENIED: the node keeps no index. */
 KEDGE_API kedge_code kedge_near_register(kedge_model* model, const int32_t* tokens,
                                          uint64_t token_count, uint32_t durability,
                                          uint32_t deadline_ms);
@@ -666,4 +666,5 @@ KEDGE_API kedge_code kedge_near_donor_get(const kedge_near* near, uint32_t donor
 } /* extern "C" */
 #endif
 
+/* tidy: long-file, one header is the whole ABI */
 #endif /* KEDGE_CLIENT_C_KEDGE_H_ */
