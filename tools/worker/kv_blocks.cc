@@ -2,6 +2,7 @@
 
 #include <span>
 
+#include "absl/base/internal/raw_logging.h"
 #include "gpu/kernels/rope_scaling_text.h"
 
 namespace kedge {
@@ -22,6 +23,7 @@ sdk::ModelOptions StoreModel(const Model& model, const std::string& weights_id,
 
 std::vector<sdk::BlockBuffer> BlockSpans(KvCache& cache, int64_t block_tokens, uint32_t begin,
                                          uint32_t count) {
+  ABSL_RAW_CHECK(!cache.pruned(), "a pruned cache has no blocks");
   std::vector<sdk::BlockBuffer> buffers(count);
   for (uint32_t i = 0; i < count; ++i) {
     const int64_t first = (int64_t{begin} + i) * block_tokens;
