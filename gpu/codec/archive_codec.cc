@@ -18,8 +18,8 @@ namespace {
 // One part of the model, ready for use: steps are folded into the matrices.
 struct Part {
   std::vector<float> mean;
-  std::vector<float> analysis;   // [width][kept]
-  std::vector<float> synthesis;  // [kept][width]
+  std::vector<float> analysis;   // [width][kept], in panels
+  std::vector<float> synthesis;  // [kept][width], in panels
   std::vector<uint8_t> classes;  // [kept]
 
   int64_t kept() const { return static_cast<int64_t>(classes.size()); }
@@ -127,14 +127,14 @@ class ArchiveCodec : public PartCodec {
     const int64_t width = basis.width();
     const auto kept = static_cast<int64_t>(components.size());
     Part part{.mean = basis.mean,
-              .analysis = std::vector<float>(width * kept),
-              .synthesis = std::vector<float>(kept * width)};
+              .analysis = std::vector<float>(PanelFloats(width, kept)),
+              .synthesis = std::vector<float>(PanelFloats(kept, width))};
     for (int64_t c = 0; c < kept; ++c) {
       const ArchiveComponent& component = components[c];
       const int64_t from = component.component * width;
       for (int64_t i = 0; i < width; ++i) {
-        part.analysis[i * kept + c] = basis.analysis[from + i] / component.step;
-        part.synthesis[c * width + i] = basis.synthesis[from + i] * component.step;
+        part.analysis[PanelIndex(width, i, c)] = basis.analysis[from + i] / component.step;
+        part.synthesis[PanelIndex(kept, c, i)] = basis.synthesis[from + i] * component.step;
       }
       part.classes.push_back(component.of_class);
     }

@@ -105,6 +105,10 @@ absl::StatusOr<RansTable> RansTable::Make(std::span<const uint16_t> shares) {
   table.slots_.reserve(kRansTotal);
   table.starts_.push_back(0);
   for (size_t symbol = 0; symbol < shares.size(); ++symbol) {
+    const uint32_t share = shares[symbol];
+    const uint64_t reciprocal =
+        share == 0 ? 0 : ((uint64_t{1} << kRansReciprocalBits) + share - 1) / share;
+    table.encodings_.push_back({reciprocal, share, static_cast<uint32_t>(table.starts_.back())});
     for (uint32_t i = 0; i < shares[symbol]; ++i)
       table.slots_.push_back(static_cast<uint32_t>(symbol) | (shares[symbol] - 1u) << 8 | i << 20);
     table.starts_.push_back(static_cast<uint16_t>(table.starts_.back() + shares[symbol]));
@@ -155,25 +159,31 @@ int64_t RansEncode(std::span<const RansRun> runs, const uint8_t* symbols, std::s
   uint8_t* const end = out.data() + out.size();
   uint8_t* word = end;
   int64_t i = total;
+  int lane = lanes == 0 ? 0 : static_cast<int>(total % lanes);
   for (auto run = runs.rbegin(); run != runs.rend(); ++run) {
+    // Out of the loop: a store of bytes might change them, as far as the compiler knows.
+    const RansTable::Encoding* const encodings = &run->table->encoding(0);
+    const int known = run->table->symbols();
     for (int64_t left = run->count; left > 0; --left) {
       --i;
       const int symbol = symbols[i];
-      ABSL_RAW_CHECK(symbol < run->table->symbols(), "rans: symbol outside its table");
-      const uint32_t share = run->table->share(symbol);
-      ABSL_RAW_CHECK(share > 0, "rans: symbol without a share");
-      uint32_t& state = states[i % lanes];
-      if (state >= uint64_t{share} << (32 - kRansBits)) {
-        word -= 2;
-        StoreLe(word, static_cast<uint16_t>(state));
-        state >>= 16;
-      }
-      state = (state / share << kRansBits) + state % share + run->table->start(symbol);
+      ABSL_RAW_CHECK(symbol < known, "rans: symbol outside its table");
+      const RansTable::Encoding code = encodings[symbol];
+      ABSL_RAW_CHECK(code.share > 0, "rans: symbol without a share");
+      lane = lane == 0 ? lanes - 1 : lane - 1;
+      uint32_t state = states[lane];
+      // Written in any case, kept where the state is too large: no branch to guess.
+      StoreLe(word - 2, static_cast<uint16_t>(state));
+      const uint32_t large = state >= uint64_t{code.share} << (32 - kRansBits) ? 1 : 0;
+      word -= large * 2;
+      state >>= large * 16;
+      const auto whole = static_cast<uint32_t>(state * code.reciprocal >> kRansReciprocalBits);
+      states[lane] = (whole << kRansBits) + (state - whole * code.share) + code.start;
     }
   }
   const int64_t word_bytes = end - word;
   std::copy(word, end, out.data() + lanes * 4);
-  for (int lane = 0; lane < lanes; ++lane) StoreLe(out.data() + lane * 4, states[lane]);
+  for (lane = 0; lane < lanes; ++lane) StoreLe(out.data() + lane * 4, states[lane]);
   return lanes * 4 + word_bytes;
 }
 

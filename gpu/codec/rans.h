@@ -31,6 +31,7 @@ namespace kedge::codec {
 inline constexpr int kRansBits = 12;
 inline constexpr uint32_t kRansTotal = 1u << kRansBits;
 inline constexpr int kRansLanesMax = 32;
+inline constexpr int kRansReciprocalBits = 44;
 
 class RansTable {
  public:
@@ -48,13 +49,23 @@ class RansTable {
 
   // By the state's low 12 bits: symbol, share - 1 << 8, offset inside the share << 20.
   const uint32_t* slots() const { return slots_.data(); }
-  uint32_t start(int symbol) const { return starts_[symbol]; }
+  // What the encoder needs of a symbol. For x < share * 2^20, which a state is when a symbol is
+  // coded, x / share is x * reciprocal >> kRansReciprocalBits: the reciprocal is 2^44 / share
+  // rounded up, which makes the quotient larger by x / 2^44 at most, less than 1 / share; the
+  // product stays below 2^64.
+  struct Encoding {
+    uint64_t reciprocal = 0;
+    uint32_t share = 0;
+    uint32_t start = 0;
+  };
+  const Encoding& encoding(int symbol) const { return encodings_[symbol]; }
 
  private:
   RansTable() = default;
   int symbols_ = 0;
-  std::vector<uint32_t> slots_;   // [4096]
-  std::vector<uint16_t> starts_;  // [symbols + 1]
+  std::vector<uint32_t> slots_;      // [4096]
+  std::vector<uint16_t> starts_;     // [symbols + 1]
+  std::vector<Encoding> encodings_;  // [symbols]
 };
 
 // Consecutive symbols of one table.

@@ -60,6 +60,23 @@ TEST(RansTable, RefusesOtherSums) {
 }
 
 // By hand: one lane's arithmetic, with shares 3/4 and 1/4.
+TEST(RansTable, ReciprocalsDivideExactly) {
+  for (uint32_t share = 1; share < kRansTotal; ++share) {
+    const std::vector<uint16_t> shares = {static_cast<uint16_t>(share),
+                                          static_cast<uint16_t>(kRansTotal - share)};
+    const auto table = *RansTable::Make(shares);
+    const RansTable::Encoding& code = table.encoding(0);
+    ASSERT_EQ(code.share, share);
+    for (uint64_t quotient : {uint64_t{1}, uint64_t{0x10}, uint64_t{0xfffe}, uint64_t{0x10000},
+                              uint64_t{0x7ffff}, uint64_t{0xfffff}}) {
+      for (uint64_t rest : {uint64_t{0}, uint64_t{share / 2}, uint64_t{share - 1}}) {
+        const uint64_t state = quotient * share + rest;
+        ASSERT_EQ(state * code.reciprocal >> kRansReciprocalBits, quotient) << share << " " << rest;
+      }
+    }
+  }
+}
+
 TEST(Rans, GoldenBytes) {
   const RansTable table = *RansTable::Make(std::vector<uint16_t>{3072, 1024});
   const std::vector<uint8_t> symbols = {0, 1, 0, 0, 1};

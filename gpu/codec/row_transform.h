@@ -5,11 +5,24 @@
 // in ascending order of i, every product and every sum rounded to fp32 (no fused multiply-add). So
 // what an archived part decodes to depends on its bytes and the profile only. Vectors run along j.
 // Scalar code is the specification. Any thread.
+//
+// The matrix lies in panels of 32 columns, [width / 32, rounded up][inner][32], zeros behind the
+// last column: a tile of the result reads it from end to end.
 #pragma once
 
 #include <cstdint>
 
 namespace kedge::codec {
+
+inline constexpr int64_t kPanelColumns = 32;
+
+// Floats of a matrix in panels, and where [i][j] lies in it.
+inline int64_t PanelFloats(int64_t inner, int64_t width) {
+  return (width + kPanelColumns - 1) / kPanelColumns * inner * kPanelColumns;
+}
+inline int64_t PanelIndex(int64_t inner, int64_t i, int64_t j) {
+  return (j / kPanelColumns * inner + i) * kPanelColumns + j % kPanelColumns;
+}
 
 struct RowTransform {
   const float* in = nullptr;
@@ -17,7 +30,7 @@ struct RowTransform {
   int64_t inner_stride = 1;
   int64_t rows = 0;
   int64_t inner = 0;
-  const float* matrix = nullptr;  // [inner][width]
+  const float* matrix = nullptr;  // [inner][width], in panels
   int64_t width = 0;
   const float* start = nullptr;  // [width]; null: zeros
 };
