@@ -412,13 +412,45 @@ def make_match():
                                      "tokens": tokens, "encoded": text.hex()}}
 
 
+# Anchors
+
+
+def anchor_name(salt, model, name):
+    return hmac.new(salt_of(salt), b"kedge/anchor/1" + fingerprint_of(MODELS[model]) + name,
+                    hashlib.sha256).digest()
+
+
+def make_offsets():
+    anchors = []
+    for consumer, placeholder, kind, producer, filling in (
+            ("mason", "question", 0, b"", [1, 2, 3]), ("mason", "question", 1, b"\x09", [1, -2]),
+            ("", "", 0, b"", [])):
+        pool = text(consumer) + text(placeholder)
+        tokens = struct.pack("<%di" % len(filling), *filling)
+        pool_key = anchor_name("tenant-a", 0, pool + bytes([0, kind + 1]))
+        anchors.append({
+            "consumer": consumer, "placeholder": placeholder, "kind": kind,
+            "producer": producer.hex(), "filling": filling, "pool": pool_key.hex(),
+            "placement": le64(anchor_name("tenant-a", 0, pool + bytes([0]))),
+            "anchor": anchor_name("tenant-a", 0,
+                                  pool + bytes([kind + 1]) + blob(producer) + tokens).hex(),
+            "roster": sha256(b"kedge/roster/1" + pool_key + struct.pack("<I", 7)).hex()})
+    rosters = []
+    for members in (0, 3):
+        roster = struct.pack("<4sHBBIIIIIQd", b"KROS", 1, members % 2, 0, 8, 128, 5, 20, 4, 77, 0.9)
+        roster += many([bytes([i + 1] * 32) + struct.pack("<Q", i * 100) for i in range(members)])
+        rosters.append({"members": members, "encoded": roster.hex()})
+    return {"anchors": anchors, "rosters": rosters}
+
+
 def outputs():
     """Path to content of everything that this script makes."""
     keys, headers, frames = make_keys(), make_headers(), make_frames()
     stream = make_stream()
     files = {}
     for name, value in (("keys", keys), ("headers", headers), ("frames", frames),
-                        ("stream", stream), ("match", make_match())):
+                        ("stream", stream), ("match", make_match()),
+                        ("offsets", make_offsets())):
         files[os.path.join(VECTORS, name + ".json")] = (json.dumps(value, indent=1) + "\n").encode()
     for i, h in enumerate(headers["headers"]):
         path = os.path.join(ROOT, "proto/block_header_corpus/%02d.bin" % i)
@@ -426,6 +458,9 @@ def outputs():
     for f in frames["frames"]:
         path = os.path.join(ROOT, "proto/frame_corpus/%s.bin" % f["name"])
         files[path] = bytes.fromhex(f["head"])
+    for r in make_offsets()["rosters"]:
+        path = os.path.join(ROOT, "store/block/pool_roster_corpus/%d.bin" % r["members"])
+        files[path] = bytes.fromhex(r["encoded"])
     for g in stream["greetings"]:
         path = os.path.join(ROOT, "proto/stream_corpus/%s.bin" % g["name"])
         files[path] = bytes.fromhex(g["encoded"])
