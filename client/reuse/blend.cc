@@ -5,70 +5,61 @@
 #include "absl/strings/str_cat.h"
 
 namespace kedge {
-namespace {
+absl::Status RunnerEngine::Begin(std::span<const int32_t> positions) {
+  absl::StatusOr<Recomputation> run =
+      Recomputation::Start(model_, tokens_, positions, cache_, wait_for_layer_);
+  if (!run.ok()) return run.status();
+  run_.emplace(*std::move(run));
+  return absl::OkStatus();
+}
 
-// Values of the rows, of one value a token; empty stays empty.
-std::vector<float> OfRows(std::span<const float> tokens, std::span<const int32_t> rows) {
+absl::Status RunnerEngine::Project(int64_t) { return run_->Project(); }
+
+absl::StatusOr<std::vector<float>> RunnerEngine::ValueDeviation(int64_t) {
+  return run_->ValueDeviation();
+}
+
+absl::Status RunnerEngine::WriteKv(int64_t) {
+  run_->WriteKv();
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<float>> RunnerEngine::AttentionOfLast(int64_t, int64_t queries) {
+  const std::span<const int32_t> rows = run_->positions();
+  const auto count = static_cast<int64_t>(rows.size());
+  // Where some of them are fixed rows they ask nothing.
+  if (queries > count || rows[count - queries] != cache_.length() - queries)
+    return absl::UnimplementedError("queries: they are not among the rows");
+  const std::vector<float> tokens = run_->AttentionOfLast(queries);
   std::vector<float> values;
-  if (tokens.empty()) return values;
   for (const int32_t row : rows) values.push_back(tokens[row]);
   return values;
 }
 
-absl::Status CheckRequest(const BlendRequest& request) {
-  const size_t tokens = request.tokens.size();
-  if (!request.noise.empty() && request.noise.size() != tokens) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("noise: ", request.noise.size(), " values for ", tokens, " tokens"));
+absl::Status RunnerEngine::Attend(int64_t, std::span<const int32_t> positions) {
+  if (positions.size() != run_->positions().size()) {
+    if (absl::Status s = run_->Keep(positions); !s.ok()) return s;
   }
-  if (!request.oracle.empty() && request.oracle.size() != tokens) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("oracle: ", request.oracle.size(), " values for ", tokens, " tokens"));
-  }
-  if (request.queries < 0 || request.queries > static_cast<int64_t>(tokens)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("queries: ", request.queries, " of ", tokens, " tokens"));
-  }
+  run_->Finish();
   return absl::OkStatus();
 }
 
-}  // namespace
-
 absl::StatusOr<BlendResult> Blend(Model& model, const BlendRequest& request, KvCache& cache) {
-  if (absl::Status s = CheckRequest(request); !s.ok()) return s;
-  absl::StatusOr<RecomputePlanner> planner =
-      RecomputePlanner::Make(request.config, model.config().layers,
-                             static_cast<int64_t>(request.tokens.size()), request.segments);
-  if (!planner.ok()) return planner.status();
-  absl::StatusOr<Recomputation> run =
-      Recomputation::Start(model, request.tokens, planner->start(), cache, request.wait_for_layer);
-  if (!run.ok()) return run.status();
-  while (!run->done()) {
-    const int64_t layer = run->layer();
-    const bool chooses = planner->Chooses(layer);
-    if (absl::Status s = run->Project(); !s.ok()) return s;
-    std::vector<float> deviation;
-    if (chooses && planner->needs_deviation()) deviation = run->ValueDeviation();
-    run->WriteKv();
-    if (chooses) {
-      std::vector<float> attention;
-      if (planner->needs_attention() && request.queries > 0)
-        attention = OfRows(run->AttentionOfLast(request.queries), run->positions());
-      const std::vector<float> noise = OfRows(request.noise, run->positions());
-      const std::vector<float> oracle = OfRows(request.oracle, run->positions());
-      const std::vector<int32_t> kept = planner->Choose(
-          layer, run->positions(),
-          {.deviation = deviation, .noise = noise, .attention = attention, .oracle = oracle});
-      if (absl::Status s = run->Keep(kept); !s.ok()) return s;
-    }
-    run->Finish();
-  }
-  absl::StatusOr<Logits> logits = run->LastLogits();
+  RunnerEngine engine(model, request.tokens, cache, request.wait_for_layer);
+  absl::StatusOr<PlanResult> result =
+      RunPlan(engine, {.tokens = static_cast<int64_t>(request.tokens.size()),
+                       .segments = request.segments,
+                       .config = request.config,
+                       .queries = request.queries,
+                       .noise = request.noise,
+                       .oracle = request.oracle});
+  if (!result.ok()) return result.status();
+  absl::StatusOr<Logits> logits = engine.run().LastLogits();
   if (!logits.ok()) return logits.status();
   return BlendResult{.logits = *std::move(logits),
-                     .computed = {run->positions().begin(), run->positions().end()},
-                     .left = planner->left(),
-                     .operations = run->operations()};
+                     .computed = std::move(result->computed),
+                     .left = std::move(result->left),
+                     .operations = engine.run().operations()};
 }
 
 RepairedSequence::RepairedSequence(Model& model, std::span<const int32_t> tokens, KvCache cache,

@@ -1,18 +1,48 @@
-// Runs a recompute plan on the reference runner, and repairs while decoding.
+// Runs a recompute plan on the reference runner, the first user of plan_engine.h, and repairs while
+// decoding.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "client/reuse/plan_engine.h"
 #include "client/reuse/recompute_plan.h"
 #include "gpu/model/kv_cache.h"
 #include "gpu/model/model.h"
 #include "gpu/model/recompute.h"
 
 namespace kedge {
+
+// The reference runner as an engine that plans are run on.
+class RunnerEngine final : public PlanEngine {
+ public:
+  // All of it must outlive the engine; `tokens` are as many as the cache's.
+  RunnerEngine(Model& model, std::span<const int32_t> tokens, KvCache& cache,
+               LayerHook wait_for_layer = nullptr)
+      : model_(model), tokens_(tokens), cache_(cache), wait_for_layer_(std::move(wait_for_layer)) {}
+
+  int64_t layers() const override { return model_.config().layers; }
+  absl::Status Begin(std::span<const int32_t> positions) override;
+  absl::Status Project(int64_t layer) override;
+  absl::StatusOr<std::vector<float>> ValueDeviation(int64_t layer) override;
+  absl::Status WriteKv(int64_t layer) override;
+  absl::StatusOr<std::vector<float>> AttentionOfLast(int64_t layer, int64_t queries) override;
+  absl::Status Attend(int64_t layer, std::span<const int32_t> positions) override;
+
+  Recomputation& run() { return *run_; }  // from Begin on
+
+ private:
+  Model& model_;
+  const std::span<const int32_t> tokens_;
+  KvCache& cache_;
+  const LayerHook wait_for_layer_;
+  std::optional<Recomputation> run_;
+};
 
 struct BlendRequest {
   std::span<const int32_t> tokens;          // the whole prompt, as long as the cache

@@ -45,6 +45,13 @@ absl::Status CheckInput(const ReuseInput& input, const KvCache* cache) {
   return absl::OkStatus();
 }
 
+// What is decided for a segment; corrected, which needs everything, where nothing is.
+Treatment Treated(const ReuseDecision* decided, size_t segment) {
+  if (decided == nullptr) return Treatment::kCorrected;
+  if (segment >= decided->segments.size()) return Treatment::kDense;
+  return decided->segments[segment].treatment;
+}
+
 }  // namespace
 
 // A found segment and what is known of it.
@@ -145,7 +152,8 @@ void ReuseRunner::Judge(Found& found) const {
 }
 
 absl::StatusOr<std::vector<ReuseRunner::Found>> ReuseRunner::Find(Model& model,
-                                                                  const ReuseInput& input) {
+                                                                  const ReuseInput& input,
+                                                                  const ReuseDecision* decided) {
   std::vector<Found> all;
   if (input.exact_tokens > 0) {
     Found found;
@@ -169,7 +177,7 @@ absl::StatusOr<std::vector<ReuseRunner::Found>> ReuseRunner::Find(Model& model,
     if (segments[i].filling) {
       found.segment.kind = Kind::kFilling;
       const bool has_joint = i + 1 < segments.size() && !segments[i + 1].filling;
-      if (approximates)
+      if (approximates && Treated(decided, all.size()) != Treatment::kDense)
         FindBases(model, input, found, segments[i], has_joint ? &segments[i + 1] : nullptr);
       else
         found.segment.has_base = segments[i].produced != nullptr;
@@ -181,8 +189,10 @@ absl::StatusOr<std::vector<ReuseRunner::Found>> ReuseRunner::Find(Model& model,
   // Where the rows lie is settled now: every placeholder is asked for before the first answer is
   // waited for.
   if (!approximates || !options_.rules.offsets.ok()) return all;
-  for (Found& found : all) {
+  for (size_t i = 0; i < all.size(); ++i) {
+    Found& found = all[i];
     if (found.segment.kind != Kind::kFilling || found.base == nullptr) continue;
+    if (Treated(decided, i) != Treatment::kCorrected) continue;
     const int64_t filling_first = found.first - found.skip;
     const auto filling =
         std::find_if(segments.begin(), segments.end(), [&](const PromptSegment& s) {
@@ -210,7 +220,7 @@ absl::StatusOr<ReuseDecision> ReuseRunner::Plan(Model& model, const ReuseInput& 
 absl::StatusOr<ReuseAnswer> ReuseRunner::Run(Model& model, const ReuseInput& input, KvCache cache,
                                              const ReuseDecision* decided) {
   if (absl::Status s = CheckInput(input, &cache); !s.ok()) return s;
-  absl::StatusOr<std::vector<Found>> found = Find(model, input);
+  absl::StatusOr<std::vector<Found>> found = Find(model, input, decided);
   if (!found.ok()) return found.status();
   std::vector<FoundSegment> segments;
   for (const Found& f : *found) segments.push_back(f.segment);

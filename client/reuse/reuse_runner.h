@@ -102,7 +102,9 @@ class ReuseRunner {
  private:
   struct Found;
 
-  absl::StatusOr<std::vector<Found>> Find(Model& model, const ReuseInput& input);
+  // With a decision that is followed nothing is looked for that it does not use.
+  absl::StatusOr<std::vector<Found>> Find(Model& model, const ReuseInput& input,
+                                          const ReuseDecision* decided = nullptr);
   void FindBases(Model& model, const ReuseInput& input, Found& found, const PromptSegment& filling,
                  const PromptSegment* joint);
   void Ask(const ReuseInput& input, Found& found, const PromptSegment& filling,
