@@ -106,8 +106,8 @@ void ReuseRunner::FindBases(Model& model, const ReuseInput& input, Found& found,
   found.segment.has_base = true;
 }
 
-void ReuseRunner::Ask(const ReuseInput& input, Found& found, const PromptSegment& filling,
-                      const PromptSegment& joint) {
+void ReuseRunner::MakeQuestion(const ReuseInput& input, Found& found, const PromptSegment& filling,
+                               const PromptSegment& joint) {
   const OffsetPrompt& prompt = input.prompt;
   const offset::PoolName pool{
       prompt.consumer, filling.placeholder,
@@ -131,7 +131,6 @@ void ReuseRunner::Ask(const ReuseInput& input, Found& found, const PromptSegment
     found.question.max_error = gate.max_error;
     found.question.max_token_error = gate.max_token_error;
   }
-  found.call = pools_.Ask(found.question);
 }
 
 void ReuseRunner::Judge(Found& found) const {
@@ -201,7 +200,8 @@ absl::StatusOr<std::vector<ReuseRunner::Found>> ReuseRunner::Find(Model& model,
     const int64_t behind = filling->first + filling->count;
     PromptSegment joint{.first = behind};
     if (filling + 1 != segments.end() && !(filling + 1)->filling) joint = *(filling + 1);
-    Ask(input, found, *filling, joint);
+    MakeQuestion(input, found, *filling, joint);
+    found.call = pools_.Ask(found.question);
   }
   for (Found& found : all)
     if (found.call != nullptr) Judge(found);
@@ -368,7 +368,24 @@ absl::StatusOr<AssembledKv> ReuseRunner::ComputeExact(Model& model, const Offset
 absl::Status ReuseRunner::Learn(Model& model, const OffsetPrompt& prompt,
                                 const DenseContext& dense) {
   if (absl::Status s = kvcomm_.Learn(model, prompt, dense); !s.ok()) return s;
-  (void)Plan(model, {.prompt = prompt});
+  if (options_.offsets.gate.off || !options_.rules.offsets.ok()) return absl::OkStatus();
+  if (absl::Status s = ComputeBases(model, prompt).status(); !s.ok()) return s;
+  const ReuseInput input{.prompt = prompt};
+  for (size_t i = 0; i < prompt.segments.size(); ++i) {
+    const PromptSegment& filling = prompt.segments[i];
+    if (!filling.filling || filling.count == 0) continue;
+    PromptSegment joint{.first = filling.first + filling.count};
+    const bool has_joint = i + 1 < prompt.segments.size() && !prompt.segments[i + 1].filling;
+    if (has_joint) joint = prompt.segments[i + 1];
+    Found found;
+    FindBases(model, input, found, filling, has_joint ? &joint : nullptr);
+    if (found.base == nullptr) continue;
+    MakeQuestion(input, found, filling, joint);
+    // Not of the run that was just learnt, which needs no error; and no rows are wanted.
+    found.question.context_digest = ~found.question.context_digest;
+    found.question.max_error = -1;
+    (void)pools_.Ask(found.question)->Wait();
+  }
   return absl::OkStatus();
 }
 

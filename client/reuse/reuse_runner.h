@@ -107,8 +107,8 @@ class ReuseRunner {
                                           const ReuseDecision* decided = nullptr);
   void FindBases(Model& model, const ReuseInput& input, Found& found, const PromptSegment& filling,
                  const PromptSegment* joint);
-  void Ask(const ReuseInput& input, Found& found, const PromptSegment& filling,
-           const PromptSegment& joint);
+  void MakeQuestion(const ReuseInput& input, Found& found, const PromptSegment& filling,
+                    const PromptSegment& joint);
   void Judge(Found& found) const;
   absl::StatusOr<ReuseAnswer> Execute(Model& model, const ReuseInput& input,
                                       std::vector<Found>& found, ReuseDecision decision,
