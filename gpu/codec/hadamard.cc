@@ -4,8 +4,6 @@
 
 namespace kedge::codec {
 
-int64_t HadamardBlock(int64_t head_size) { return head_size & -head_size; }
-
 void Hadamard(int64_t rows, int64_t head_size, float* x) {
   const int64_t block = HadamardBlock(head_size);
   const float norm = 1.0f / std::sqrt(static_cast<float>(block));

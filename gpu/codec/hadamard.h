@@ -13,7 +13,7 @@
 namespace kedge::codec {
 
 // The largest power of two that divides head_size.
-int64_t HadamardBlock(int64_t head_size);
+constexpr int64_t HadamardBlock(int64_t head_size) { return head_size & -head_size; }
 
 // In place; x is [rows][head_size].
 void Hadamard(int64_t rows, int64_t head_size, float* x);

@@ -155,6 +155,22 @@ HWY_INLINE hn::Vec<D> AddAndSubtractLanes(D d, hn::Vec<D> x) {
   }
 }
 
+// One step of the transform across vectors. A template for each step: a loop over steps would not
+// be unrolled, and keep the vectors in memory.
+template <int kVectors, int kStep, class V>
+HWY_INLINE void AddAndSubtractVectors(V* v) {
+  if constexpr (kStep < kVectors) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kVectors; ++i) {
+      if ((i & kStep) != 0) continue;
+      const V a = v[i];
+      const V b = v[i + kStep];
+      v[i] = hn::Add(a, b);
+      v[i + kStep] = hn::Sub(a, b);
+    }
+  }
+}
+
 // Hadamard (hadamard.h) of as many values as kVectors vectors hold, in place.
 template <int kVectors, class D>
 HWY_INLINE void HadamardVectors(D d, hn::Vec<D>* v) {
@@ -166,16 +182,10 @@ HWY_INLINE void HadamardVectors(D d, hn::Vec<D>* v) {
     v[i] = AddAndSubtractLanes<4>(d, v[i]);
     v[i] = AddAndSubtractLanes<8>(d, v[i]);
   }
-  for (int step = 1; step < kVectors; step *= 2) {
-#pragma GCC unroll 16
-    for (int i = 0; i < kVectors; ++i) {
-      if ((i & step) != 0) continue;
-      const auto a = v[i];
-      const auto b = v[i + step];
-      v[i] = hn::Add(a, b);
-      v[i + step] = hn::Sub(a, b);
-    }
-  }
+  AddAndSubtractVectors<kVectors, 1>(v);
+  AddAndSubtractVectors<kVectors, 2>(v);
+  AddAndSubtractVectors<kVectors, 4>(v);
+  AddAndSubtractVectors<kVectors, 8>(v);
   const auto norm =
       hn::Set(d, 1.0f / std::sqrt(static_cast<float>(kVectors) * static_cast<float>(lanes)));
 #pragma GCC unroll 16
