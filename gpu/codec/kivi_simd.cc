@@ -435,14 +435,6 @@ struct ColumnValues {
   }
 };
 
-// Lines of a page that will be written soon: otherwise each store waits for memory.
-template <DType kType>
-HWY_INLINE void FetchForWriting(const uint8_t* row, int64_t channel, int64_t head_size) {
-  const uint8_t* const begin = row + channel * kBytesOf<kType>;
-  for (int64_t at = 0; at < head_size * kBytesOf<kType>; at += 64)
-    __builtin_prefetch(begin + at, /*rw=*/1, /*locality=*/3);
-}
-
 template <DType kType>
 void DecodeOverTokens(const KiviLayout& layout, const uint8_t* in, const TargetRows& target) {
   const Tag d;

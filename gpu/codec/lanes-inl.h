@@ -328,6 +328,14 @@ HWY_INLINE void WriteHeadInRegisters(D d, const TargetRows& target, int64_t toke
   for (int i = 0; i < kVectors; ++i) StoreLanes<kType>(d, v[i], row, i * lanes);
 }
 
+// Lines of a page that will be written soon: otherwise each store waits for memory.
+template <DType kType>
+HWY_INLINE void FetchForWriting(const uint8_t* row, int64_t channel, int64_t head_size) {
+  const uint8_t* const begin = row + channel * kBytesOf<kType>;
+  for (int64_t at = 0; at < head_size * kBytesOf<kType>; at += 64)
+    __builtin_prefetch(begin + at, /*rw=*/1, /*locality=*/3);
+}
+
 template <class D>
 struct LoadFrom {
   const float* from;
