@@ -2,7 +2,8 @@
 //
 // Times are CPU time of the one thread that does all (of the wall with --threads).
 //
-// agents   Five fully connected agents (reuse_agents.h) on the evaluation model. Ways: dense;
+// agents   Five fully connected agents (tools/agents/agent_way.h) on the evaluation model. Ways:
+// dense;
 //          prefix (dense behind the role text, an exact prefix: the fair baseline); kvcomm,
 //          kvcomm-nogate (whatever can be calculated is accepted), cacheblend, dhd and auto
 //          (client/reuse), all behind that prefix too.
@@ -38,8 +39,8 @@
 #include "client/reuse/blend.h"
 #include "gpu/model/random_checkpoint.h"
 #include "tests/quality/eval_model.h"
+#include "tools/agents/agent_way.h"
 #include "tools/benchmarks/measure.h"
-#include "tools/benchmarks/reuse_agents.h"
 #include "tools/benchmarks/reuse_quality.h"
 
 namespace kedge::bench {
@@ -149,7 +150,7 @@ class AgentsBench {
                            1e3 * (Now(model_) - start) / static_cast<double>(past->size()), "ms",
                            "a call in idle time, its dense prefill included");
       reporter_.PrintValue("reuse", absl::StrCat(prefix_, way.name(), "/pool_bytes"),
-                           static_cast<double>(way.pools().bytes()), "bytes", "of all pools");
+                           static_cast<double>(way.own_pools().bytes()), "bytes", "of all pools");
     }
     if (absl::Status s = Measure(*turns, rounds, nullptr); !s.ok()) return s;
     return PrintAnswers(*turns);

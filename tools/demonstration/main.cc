@@ -20,6 +20,7 @@
 #include "tools/demonstration/progress.h"
 #include "tools/demonstration/question_reader.h"
 #include "tools/demonstration/report.h"
+#include "tools/demonstration/reuse.h"
 #include "tools/demonstration/scratch_directory.h"
 #include "tools/demonstration/serving.h"
 #include "tools/replay/replay.h"
@@ -37,6 +38,10 @@ constexpr uint64_t kHostBytes = 320ull << 20;
 constexpr uint64_t kHostBytesQuick = 192ull << 20;
 constexpr uint64_t kSsdBytes = 1ull << 30;
 constexpr uint64_t kOtherBytes = 384ull << 20;  // checkpoint, log, the SSD tier's open segment
+
+// Whom offsets are learnt from.
+constexpr int64_t kLearntUsers = 10;
+constexpr int64_t kLearntUsersQuick = 5;
 
 struct Flags {
   std::string kedged;
@@ -224,6 +229,17 @@ int Run(const Flags& flags, const Inputs& inputs) {
     if (!agents.ok()) return FailStep(agents.status());
     figures.agents = *std::move(agents);
     PrintAgents(figures);
+    std::fflush(stdout);
+  }
+
+  if (!flags.agents.model.empty() && CanReuse(flags.agents.model)) {
+    auto reuse = RunReuse(**node, {.model = flags.agents.model,
+                                   .workload = flags.agents.workload,
+                                   .learnt = flags.quick ? kLearntUsersQuick : kLearntUsers,
+                                   .requests = flags.agents.requests});
+    if (!reuse.ok()) return FailStep(reuse.status());
+    figures.reuse = *std::move(reuse);
+    PrintReuse(figures);
     std::fflush(stdout);
   }
 

@@ -36,6 +36,7 @@ class DemoNode {
   // embedded node lives inside its client: there it is the same one again.
   absl::StatusOr<const sdk::Client*> Connect();
 
+  bool embedded() const { return options_.embedded; }
   // "tcp://127.0.0.1:41234", or "embedded:...".
   const std::string& address() const { return address_; }
   // What carries the bytes, e.g. "tcp/lo". After Connect.

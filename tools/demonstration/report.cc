@@ -158,6 +158,37 @@ void PrintAgents(const DemoFigures& figures) {
   if (!agents.trouble.empty()) std::printf("    trouble: %s\n", agents.trouble.c_str());
 }
 
+void PrintReuse(const DemoFigures& figures) {
+  if (!figures.reuse) return;
+  const ReuseFigures& reuse = *figures.reuse;
+  Title("Agents that reuse what others computed");
+  std::printf(
+      "  The same agents, %d other users; offsets learnt from %d earlier ones and mixed %s.\n"
+      "  Tokens of the prompts by provenance; answers to single facts, against dense ones.\n\n",
+      static_cast<int>(reuse.requests), static_cast<int>(reuse.learnt),
+      reuse.node_pools ? "by the node" : "in this process");
+  std::printf("  agent way    %9s %8s | %6s %9s %10s %6s | reused | same answers\n", "TTFT",
+              "speed-up", "exact", "corrected", "recomputed", "dense");
+  const double requests = static_cast<double>(std::max<int64_t>(reuse.requests, 1));
+  for (size_t agent = 0; !reuse.ways.empty() && agent < reuse.ways[0].agents.size(); ++agent) {
+    for (const ReuseWayFigures& way : reuse.ways) {
+      const ReuseSums& sums = way.agents[agent];
+      const auto tokens = [&](Treatment treatment) {
+        return static_cast<double>(sums.tokens[static_cast<size_t>(treatment)]) / requests;
+      };
+      std::printf(
+          "  %-5s %-6s %6.1f ms %7.1fx | %6.0f %9.0f %10.0f %6.0f | %5.1f%% | %d of %d %s\n",
+          &way == &reuse.ways[0] ? absl::StrCat(agent + 1).c_str() : "", way.name.c_str(),
+          sums.ttft_ms / requests, Ratio(reuse.ways[0].agents[agent].ttft_ms, sums.ttft_ms),
+          tokens(Treatment::kExact), tokens(Treatment::kCorrected), tokens(Treatment::kRecomputed),
+          tokens(Treatment::kDense),
+          Percent(static_cast<double>(sums.reused_tokens), static_cast<double>(sums.prompt_tokens)),
+          static_cast<int>(sums.same_answers), static_cast<int>(sums.answers),
+          Verdict(sums.same_answers == sums.answers).c_str());
+    }
+  }
+}
+
 void PrintStored(const DemoFigures& figures) {
   Title("What was stored takes, by variant");
   std::printf("  %s %-12s %7s %11s %11s %7s\n", FitColumns("", 10).c_str(), "variant", "blocks",

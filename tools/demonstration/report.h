@@ -7,6 +7,7 @@
 
 #include "tools/demonstration/agents.h"
 #include "tools/demonstration/metrics_page.h"
+#include "tools/demonstration/reuse.h"
 #include "tools/demonstration/serving.h"
 #include "tools/replay/replay.h"
 
@@ -26,12 +27,14 @@ struct DemoFigures {
   ServingFigures serving;
   ReplaySums replay;
   std::optional<AgentsFigures> agents;               // nothing without a model to run them on
+  std::optional<ReuseFigures> reuse;                 // nothing without words to ask in
   std::optional<std::vector<MetricSample>> metrics;  // nothing for an embedded node
 };
 
 void PrintServing(const DemoFigures& figures);
 void PrintReplay(const DemoFigures& figures);
 void PrintAgents(const DemoFigures& figures);
+void PrintReuse(const DemoFigures& figures);
 // What was stored takes, by variant, before and after encoding.
 void PrintStored(const DemoFigures& figures);
 void PrintNode(const DemoFigures& figures);

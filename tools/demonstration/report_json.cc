@@ -121,6 +121,31 @@ ordered_json AgentsJson(const DemoFigures& figures) {
           {"agents", list}};
 }
 
+ordered_json ReuseJson(const DemoFigures& figures) {
+  if (!figures.reuse) return nullptr;
+  ordered_json ways = ordered_json::array();
+  for (const ReuseWayFigures& way : figures.reuse->ways) {
+    ordered_json agents = ordered_json::array();
+    for (const ReuseSums& sums : way.agents) {
+      ordered_json tokens = ordered_json::object();
+      for (int i = 0; i < kTreatments; ++i)
+        tokens[TreatmentName(static_cast<Treatment>(i))] = sums.tokens[static_cast<size_t>(i)];
+      agents.push_back({{"prompt_tokens", sums.prompt_tokens},
+                        {"ttft_ms", sums.ttft_ms},
+                        {"tokens", tokens},
+                        {"reused_tokens", sums.reused_tokens},
+                        {"answers", sums.answers},
+                        {"same_answers", sums.same_answers},
+                        {"provenance", ProvenanceName(sums.worst)}});
+    }
+    ways.push_back({{"way", way.name}, {"agents", agents}});
+  }
+  return {{"learnt_requests", figures.reuse->learnt},
+          {"requests", figures.reuse->requests},
+          {"mixed_by", figures.reuse->node_pools ? "node" : "client"},
+          {"ways", ways}};
+}
+
 ordered_json StoredListJson(const DemoFigures& figures) {
   ordered_json list = ordered_json::object();
   list["questions"] = StoredJson(figures.serving.stored);
@@ -151,6 +176,7 @@ std::string FiguresJson(const DemoFigures& figures) {
                          {"serving", ServingJson(figures)},
                          {"replay", ReplayJson(figures)},
                          {"agents", AgentsJson(figures)},
+                         {"reuse", ReuseJson(figures)},
                          {"policy", figures.policy},
                          {"stored", StoredListJson(figures)},
                          {"node_metrics", NodeJson(figures)}};

@@ -1,5 +1,6 @@
-// Five fully connected agents (tools/agents/workload.h) for tools/bench reuse: their prompts, what
-// each way of reuse does with them, and how long the first token takes.
+// Fully connected agents (workload.h) and what can be reused of their prompts: what each way of
+// reuse does with them, and how long the first token takes. For tools/bench reuse and the
+// demonstration.
 //
 // Every agent's role text is an exact prefix that was seen before; the question is a canonical
 // base, computed after the first agent's call in idle time, so that the first agent computes it
@@ -22,7 +23,7 @@
 #include "gpu/model/model.h"
 #include "tools/agents/workload.h"
 
-namespace kedge::bench {
+namespace kedge {
 
 // Of this thread, which does all of it where the model has one thread: what others do on the same
 // cores is not in it. Else of the clock on the wall.
@@ -50,6 +51,7 @@ struct WayOptions {
   bool gate_off = false;
   RecomputeConfig recompute;
   ReuseRates rates;
+  OffsetPools* pools = nullptr;  // must outlive the way; null: pools of its own, in this process
 };
 
 struct TurnResult {
@@ -66,7 +68,8 @@ class AgentWay {
   AgentWay(Model& model, const AgentWorkload& workload, const WayOptions& options);
 
   const std::string& name() const { return options_.name; }
-  LocalPools& pools() { return *pools_; }
+  // Not where they are the caller's.
+  const LocalPools& own_pools() const { return *own_pools_; }
   ReuseRunner& runner() { return *runner_; }
 
   // Role texts become exact prefixes.
@@ -78,7 +81,8 @@ class AgentWay {
                                  const std::vector<Treatment>* treatments = nullptr);
   // What an idle worker does after a call: bases that the next agents will look for. Seconds.
   absl::StatusOr<double> Idle(const AgentTurn& turn);
-  // Whether the answers behind the prompt are right: [fact].
+  // What is answered to the questions behind the prompt, and whether that is right: [fact].
+  absl::StatusOr<std::vector<std::vector<int32_t>>> Said(const AgentTurn& turn);
   absl::StatusOr<std::vector<bool>> Answers(const AgentTurn& turn);
   absl::Status Learn(const AgentTurn& turn);
   // Anchors by chance for every placeholder of the turns, `count` each: for time alone.
@@ -94,8 +98,9 @@ class AgentWay {
   const WayOptions options_;
   const int64_t exact_tokens_;                                  // whole blocks of the role text
   std::map<int64_t, std::shared_ptr<const KvCache>> prefixes_;  // by agent
-  std::unique_ptr<LocalPools> pools_;
+  std::unique_ptr<LocalPools> own_pools_;
+  OffsetPools* pools_;
   std::unique_ptr<ReuseRunner> runner_;
 };
 
-}  // namespace kedge::bench
+}  // namespace kedge

@@ -1,4 +1,4 @@
-#include "tools/benchmarks/reuse_agents.h"
+#include "tools/agents/agent_way.h"
 
 #include <time.h>
 
@@ -9,7 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "gpu/kernels/sampling.h"
 
-namespace kedge::bench {
+namespace kedge {
 namespace {
 
 constexpr int64_t kAnchors = 20;
@@ -114,7 +114,8 @@ AgentWay::AgentWay(Model& model, const AgentWorkload& workload, const WayOptions
   LocalPoolsOptions pools;
   pools.pool.capacity = kAnchors;
   if (name == "linear") pools.method = OffsetMethod::kLinear;
-  pools_ = std::make_unique<LocalPools>(pools);
+  if (options.pools == nullptr) own_pools_ = std::make_unique<LocalPools>(pools);
+  pools_ = options.pools != nullptr ? options.pools : own_pools_.get();
   runner_ = std::make_unique<ReuseRunner>(TenantSalt{}, Fingerprint{}, reuse, *pools_);
 }
 
@@ -203,8 +204,8 @@ absl::StatusOr<double> AgentWay::Idle(const AgentTurn& turn) {
   return Seconds(one_thread) - start;
 }
 
-absl::StatusOr<std::vector<bool>> AgentWay::Answers(const AgentTurn& turn) {
-  std::vector<bool> right;
+absl::StatusOr<std::vector<std::vector<int32_t>>> AgentWay::Said(const AgentTurn& turn) {
+  std::vector<std::vector<int32_t>> answers;
   for (size_t i = 0; i < turn.asked.size(); ++i) {
     absl::StatusOr<KvCache> cache = StartOf(turn, turn.asked[i]);
     if (!cache.ok()) return cache.status();
@@ -220,8 +221,16 @@ absl::StatusOr<std::vector<bool>> AgentWay::Answers(const AgentTurn& turn) {
       if (!next.ok()) return next.status();
       logits = *std::move(next);
     }
-    right.push_back(said == turn.answers[i]);
+    answers.push_back(std::move(said));
   }
+  return answers;
+}
+
+absl::StatusOr<std::vector<bool>> AgentWay::Answers(const AgentTurn& turn) {
+  absl::StatusOr<std::vector<std::vector<int32_t>>> said = Said(turn);
+  if (!said.ok()) return said.status();
+  std::vector<bool> right;
+  for (size_t i = 0; i < said->size(); ++i) right.push_back((*said)[i] == turn.answers[i]);
   return right;
 }
 
@@ -268,4 +277,4 @@ absl::Status AgentWay::LearnRandom(const std::vector<AgentTurn>& turns, int64_t 
   return absl::OkStatus();
 }
 
-}  // namespace kedge::bench
+}  // namespace kedge
