@@ -222,6 +222,8 @@ absl::StatusOr<ReuseAnswer> ReuseRunner::Run(Model& model, const ReuseInput& inp
   if (absl::Status s = CheckInput(input, &cache); !s.ok()) return s;
   absl::StatusOr<std::vector<Found>> found = Find(model, input, decided);
   if (!found.ok()) return found.status();
+  std::vector<DueAudit> audits;
+  if (decided == nullptr) audits = AskAudit(*found);
   std::vector<FoundSegment> segments;
   for (const Found& f : *found) segments.push_back(f.segment);
   absl::StatusOr<ReuseDecision> decision = Decide(segments, options_.rules, options_.rates);
@@ -251,7 +253,63 @@ absl::StatusOr<ReuseAnswer> ReuseRunner::Run(Model& model, const ReuseInput& inp
     }
     *decision = *decided;
   }
-  return Execute(model, input, *found, *std::move(decision), std::move(cache));
+  absl::StatusOr<ReuseAnswer> answer =
+      Execute(model, input, *found, *std::move(decision), std::move(cache));
+  if (!answer.ok()) return answer;
+  for (DueAudit& audit : audits) {
+    const Treatment treatment = answer->decision.segments[audit.segment].treatment;
+    if (audit.probe || treatment == Treatment::kCorrected)
+      answer->audits.push_back(std::move(audit));
+  }
+  return answer;
+}
+
+std::vector<DueAudit> ReuseRunner::AskAudit(std::vector<Found>& found) const {
+  std::vector<DueAudit> due;
+  if (options_.offsets.audit == nullptr) return due;
+  for (size_t i = 0; i < found.size(); ++i) {
+    FoundSegment& segment = found[i].segment;
+    if (segment.kind != Kind::kFilling || found[i].base == nullptr ||
+        segment.offsets != OffsetRefusal::kNone) {
+      continue;
+    }
+    const AuditTurn turn = options_.offsets.audit->Turn(found[i].question.pool);
+    if (!turn.trusted) segment.offsets = OffsetRefusal::kSuspended;
+    if (turn.audit) due.push_back({found[i].question.pool, i, !turn.trusted});
+  }
+  return due;
+}
+
+absl::Status ReuseRunner::Audit(Model& model, const ReuseInput& input, const ReuseAnswer& answer) {
+  if (answer.audits.empty() || options_.offsets.audit == nullptr) return absl::OkStatus();
+  const auto total = static_cast<int64_t>(input.prompt.tokens.size());
+  absl::StatusOr<KvCache> cache = model.NewCache(total);
+  if (!cache.ok()) return cache.status();
+  const absl::StatusOr<Logits> dense = model.Prefill(input.prompt.tokens, *cache);
+  if (!dense.ok()) return dense.status();
+  for (const DueAudit& audit : answer.audits) {
+    if (!audit.probe) {
+      options_.offsets.audit->Note(audit.pool, CompareAnswers(dense->row(0), answer.logits.row(0)));
+      continue;
+    }
+    // As it would have been: this placeholder corrected, and the rest as it was.
+    if (answer.decision.tokens(Treatment::kExact) > 0) {
+      cache->set_length(std::min(input.exact_tokens, total - 1));
+    } else {
+      cache->set_length(0);
+    }
+    ReuseDecision decided = answer.decision;
+    decided.segments[audit.segment].treatment = Treatment::kCorrected;
+    ReuseInput again = input;
+    again.wait_for_layer = nullptr;  // the dense rows are there
+    absl::StatusOr<KvCache> copy = model.Fork(*cache, cache->length(), total);
+    if (!copy.ok()) return copy.status();
+    absl::StatusOr<ReuseAnswer> corrected = Run(model, again, *std::move(copy), &decided);
+    if (!corrected.ok()) continue;  // the pool has nothing any more
+    options_.offsets.audit->Note(audit.pool,
+                                 CompareAnswers(dense->row(0), corrected->logits.row(0)));
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<ReuseAnswer> ReuseRunner::Densely(Model& model, const ReuseInput& input,

@@ -26,6 +26,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "client/reuse/audit.h"
 #include "client/reuse/base_kv.h"
 #include "client/reuse/blend.h"
 #include "client/reuse/kvcomm.h"
@@ -37,12 +38,15 @@ namespace kedge {
 struct ReuseOptions {
   ReuseRules rules;
   ReuseRates rates;
-  KvcommOptions offsets;  // mixture, gate, deadline of questions
+  KvcommOptions offsets;  // mixture, gate, audit, deadline of questions
   // Canonical bases that are not kept are computed alone, before the decision: as the paper does,
   // and at the cost of a prefill of the filling. False: they are not there (WhyNot::kNoBase), and
   // ComputeBases may be called later.
   bool compute_bases = true;
   int64_t base_bytes = int64_t{256} << 20;  // of bases that are kept
+  // Whether accepted offsets still answer as dense does; must outlive the runner. Null: nobody
+  // asks.
+  OffsetAudit* audit = nullptr;
 };
 
 struct ReuseInput {
@@ -59,6 +63,13 @@ struct ReuseInput {
   std::function<absl::StatusOr<std::shared_ptr<const KvSpan>>(const PromptSegment&)> base;
 };
 
+// A placeholder of a call that is to be audited, when there is time.
+struct DueAudit {
+  offset::PoolName pool;
+  size_t segment = 0;  // of the decision
+  bool probe = false;  // it was suspended, and computed densely
+};
+
 struct ReuseAnswer {
   AssembledKv kv;  // of all tokens
   Logits logits;   // of the last one
@@ -66,6 +77,7 @@ struct ReuseAnswer {
   std::vector<ScoredToken> left;  // for DecodeRepair
   double operations = 0;          // of the pass; bases are not counted
   int64_t bases_computed = 0;     // tokens of canonical bases that were computed for this prompt
+  std::vector<DueAudit> audits;   // for ReuseRunner::Audit
 };
 
 // Threads: any, each with a model of its own, all of the same weights.
@@ -92,6 +104,9 @@ class ReuseRunner {
   // Also has the pools find their own error, which they do when they are asked for the first time:
   // now, and not while the next prompt waits. Errors as Kvcomm::Learn's.
   absl::Status Learn(Model& model, const OffsetPrompt& prompt, const DenseContext& dense);
+  // What an idle worker does with a call that has audits due: computes it densely and tells the
+  // audit how it would have been. Errors of the model.
+  absl::Status Audit(Model& model, const ReuseInput& input, const ReuseAnswer& answer);
   // Computes the canonical bases that are not kept: where compute_bases is false, what an idle
   // worker does so that the next prompt with these fillings finds them. Returns their tokens.
   absl::StatusOr<int64_t> ComputeBases(Model& model, const OffsetPrompt& prompt);
@@ -110,6 +125,8 @@ class ReuseRunner {
   void MakeQuestion(const ReuseInput& input, Found& found, const PromptSegment& filling,
                     const PromptSegment& joint);
   void Judge(Found& found) const;
+  // Suspends what the audit does not trust, and notes what is due.
+  std::vector<DueAudit> AskAudit(std::vector<Found>& found) const;
   absl::StatusOr<ReuseAnswer> Execute(Model& model, const ReuseInput& input,
                                       std::vector<Found>& found, ReuseDecision decision,
                                       KvCache cache);

@@ -286,6 +286,39 @@ TEST_F(ReuseRunnerTest, BasesMayBeComputedLater) {
   EXPECT_EQ(second->decision.tokens(kR), 2 * kFilling);
 }
 
+TEST_F(ReuseRunnerTest, AuditsSuspendAndTrustAgain) {
+  OffsetAudit audit({.rate = 1.0, .probe_rate = 1.0});
+  ReuseOptions options = Options();
+  options.rules.recompute = absl::FailedPreconditionError("offsets only");
+  options.offsets.audit = &audit;
+  ReuseRunner reuse({}, {}, options, pools_);
+  Learn(reuse);
+  // Answers that are those of dense KV.
+  const ReuseInput input{.prompt = prompt_, .exact_tokens = 64};
+  auto answer = reuse.Run(*model_, input, WithPrefix(64));
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  EXPECT_EQ(answer->audits.size(), 2u);
+  ASSERT_TRUE(reuse.Audit(*model_, input, *answer).ok());
+  EXPECT_EQ(audit.Total().audits, 2u);
+  EXPECT_EQ(audit.Total().bad, 0u);
+  // Answers that are not.
+  while (audit.Total().trusted) {
+    ASSERT_LT(audit.Total().bad, 100u);
+    audit.Note(answer->audits[0].pool, {.kl = 9});
+  }
+  auto suspended = reuse.Run(*model_, input, WithPrefix(64));
+  ASSERT_TRUE(suspended.ok());
+  EXPECT_EQ(suspended->decision.segments[2].why, WhyNot::kOffsets);
+  EXPECT_EQ(suspended->decision.segments[2].offsets, OffsetRefusal::kSuspended);
+  EXPECT_EQ(suspended->decision.segments[4].treatment, kC) << "the other one is trusted";
+  EXPECT_TRUE(suspended->audits[0].probe);
+  // Probes find that it answers as dense does.
+  for (int i = 0; i < 200 && !audit.Total().trusted; ++i)
+    ASSERT_TRUE(reuse.Audit(*model_, input, *suspended).ok());
+  EXPECT_TRUE(audit.Total().trusted);
+  EXPECT_EQ(reuse.Run(*model_, input, WithPrefix(64))->decision.segments[2].treatment, kC);
+}
+
 TEST_F(ReuseRunnerTest, RefusesWhatIsNoPrompt) {
   ReuseRunner reuse({}, {}, Options(), pools_);
   OffsetPrompt bad = prompt_;
