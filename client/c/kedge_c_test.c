@@ -71,6 +71,65 @@ static void PutAndGet(kedge_client* client) {
   EXPECT(strstr(kedge_last_error(), "1025") != NULL);
 }
 
+/* Without a profile nothing is pruned, and nothing that is pruned is found. */
+static void Pruned(kedge_client* client) {
+  const char* const chain = "prefixkv0.5-keydiff+kivi4g32";
+  const int32_t tokens[128] = {0};
+  kedge_model_options options;
+  kedge_model* model = NULL;
+  kedge_sequence* sequence = NULL;
+  kedge_match_pruned_result match;
+  kedge_prune_options prune;
+  kedge_store_pruned_options store;
+  kedge_fetch_pruned_options fetch;
+  kedge_store_scores_options scores;
+  kedge_request* request = NULL;
+  kedge_item item;
+  uint32_t rows[2];
+  kedge_key key;
+  memset(&options, 0, sizeof options);
+  options.size = sizeof options;
+  options.dtype = KEDGE_F16;
+  options.weights_id = "w";
+  options.tokenizer_id = "t";
+  options.layer_count = 2;
+  options.kv_heads = 1;
+  options.head_size = 32;
+  EXPECT(kedge_model_open(client, &options, &model) == KEDGE_OK);
+  EXPECT(kedge_sequence_from_tokens(model, tokens, 128, NULL, 0, &sequence) == KEDGE_OK);
+  EXPECT(kedge_pruned_rows(sequence, 2, chain, rows, 2) == KEDGE_DENIED);
+  EXPECT(strstr(kedge_last_error(), "profile") != NULL);
+  EXPECT(kedge_pruned_rows(sequence, 3, chain, rows, 2) == KEDGE_INVALID);
+  EXPECT(kedge_pruned_key(sequence, 2, chain, &key) == KEDGE_DENIED);
+  EXPECT(kedge_pruned_key(sequence, 2, NULL, &key) == KEDGE_INVALID);
+  memset(&match, 0, sizeof match);
+  match.size = sizeof match;
+  EXPECT(kedge_match_pruned(sequence, NULL, &match) == KEDGE_OK);
+  EXPECT(match.block_count == 0 && match.lease == 0);
+  memset(&prune, 0, sizeof prune);
+  EXPECT(kedge_prune(sequence, &prune, &item) == KEDGE_INVALID);
+  prune.size = sizeof prune;
+  prune.block_count = 2;
+  prune.variant = chain;
+  EXPECT(kedge_prune(sequence, &prune, &item) == KEDGE_DENIED && item.code == KEDGE_DENIED);
+  memset(&store, 0, sizeof store);
+  store.size = sizeof store;
+  EXPECT(kedge_store_pruned(sequence, &store, &request) == KEDGE_INVALID);
+  memset(&fetch, 0, sizeof fetch);
+  fetch.size = sizeof fetch;
+  EXPECT(kedge_fetch_pruned(sequence, &fetch, &request) == KEDGE_INVALID);
+  memset(&scores, 0, sizeof scores);
+  scores.size = sizeof scores;
+  scores.scores = tokens;
+  scores.score_bytes = sizeof tokens;
+  EXPECT(kedge_store_scores(sequence, &scores, &request) == KEDGE_INVALID);
+  EXPECT(strstr(kedge_last_error(), "magic") != NULL);
+  EXPECT(request == NULL);
+  EXPECT(kedge_pruned_rows(NULL, 1, chain, rows, 2) == KEDGE_INVALID);
+  kedge_sequence_free(sequence);
+  kedge_model_free(model);
+}
+
 int main(void) {
   kedge_options options;
   kedge_client* client = NULL;
@@ -83,6 +142,7 @@ int main(void) {
   EXPECT(kedge_open(&options, &client) == KEDGE_OK);
   if (client == NULL) return 1;
   PutAndGet(client);
+  Pruned(client);
   memset(&info, 0, sizeof info);
   info.size = sizeof info;
   EXPECT(kedge_client_info(client, &info) == KEDGE_OK);

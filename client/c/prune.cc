@@ -179,16 +179,10 @@ kedge_code PruneFromStore(const kedge_sequence& sequence, const PrunedSequence& 
   return Outcome(stored, put->text(), item);
 }
 
-}  // namespace
-
-extern "C" {
-
-kedge_code kedge_prune(kedge_sequence* sequence, const kedge_prune_options* caller_options,
-                       kedge_item* caller_item) {
+// With `item` filled where it succeeds.
+kedge_code Prune(kedge_sequence* sequence, const kedge_prune_options* caller_options,
+                 kedge_item& item) {
   KEDGE_NEED(sequence);
-  kedge_item item{};
-  item.code = KEDGE_INVALID;
-  if (caller_item != nullptr) *caller_item = item;
   kedge_prune_options options;
   if (kedge_code code = ReadStruct("options", caller_options, options); code != KEDGE_OK) {
     return code;
@@ -202,9 +196,18 @@ kedge_code kedge_prune(kedge_sequence* sequence, const kedge_prune_options* call
   if (kedge_code code = ReadDurability(options.durability, durability); code != KEDGE_OK) {
     return code;
   }
-  const kedge_code code =
-      PruneFromStore(*sequence, *pruned, sequence->links[options.block_count - 1], durability,
-                     sequence->state->DeadlineUs(options.deadline_ms), item);
+  return PruneFromStore(*sequence, *pruned, sequence->links[options.block_count - 1], durability,
+                        sequence->state->DeadlineUs(options.deadline_ms), item);
+}
+
+}  // namespace
+
+extern "C" {
+
+kedge_code kedge_prune(kedge_sequence* sequence, const kedge_prune_options* options,
+                       kedge_item* caller_item) {
+  kedge_item item{};
+  const kedge_code code = Prune(sequence, options, item);
   if (code != KEDGE_OK) item.code = code;
   if (caller_item != nullptr) *caller_item = item;
   return code;
