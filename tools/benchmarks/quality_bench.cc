@@ -260,10 +260,9 @@ class Bench {
                              policy->OperationsShare(), "", "of a dense prefill's");
       }
       if (policy->ReusedShare() > 0.0) {
-        reporter_.PrintValue("quality",
-                             absl::StrCat(prefix, policy->name(), "/tokens_reused/", task.name),
-                             policy->ReusedShare(), "share",
-                             "of the fillings' tokens, without those computed anew");
+        reporter_.PrintValue(
+            "quality", absl::StrCat(prefix, policy->name(), "/tokens_reused/", task.name),
+            policy->ReusedShare(), "share", "of the fillings' tokens, without those computed anew");
       }
       const double bits = policy->BitsPerValue(*runners[0].model, tokens);
       if (bits <= 0.0) continue;
