@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "absl/base/internal/raw_logging.h"
+#include "gpu/offset/blend_row.h"
 
 namespace kedge::offset {
 namespace {
@@ -14,11 +15,8 @@ constexpr double kOneHot = 1e9;  // a sharpness at which only the nearest one is
 // to = kept * to + added * from, rows of layers 1 and up; `from` may have more tokens.
 void Blend(float kept, const KvRows& from, float added, int64_t token, KvRows& to) {
   for (int64_t layer = 1; layer < to.layers; ++layer) {
-    const auto blend = [&](std::span<float> into, std::span<const float> row) {
-      for (size_t i = 0; i < into.size(); ++i) into[i] = kept * into[i] + added * row[i];
-    };
-    blend(to.Key(layer, token), from.Key(layer, token));
-    blend(to.Value(layer, token), from.Value(layer, token));
+    BlendRow(kept, added, from.Key(layer, token).data(), to.width, to.Key(layer, token).data());
+    BlendRow(kept, added, from.Value(layer, token).data(), to.width, to.Value(layer, token).data());
   }
 }
 

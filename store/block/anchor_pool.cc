@@ -304,8 +304,10 @@ bool AnchorPool::Current(const AnchorList& anchors) const {
 // Kept until the pool changes: n anchors cost n^2 mixtures of rows.
 PoolErrorShares AnchorPool::SharesOfAll(const AnchorList& anchors,
                                         const MixOptions& options) const {
+  const std::lock_guard<std::mutex> one_at_a_time(error_mutex_);
   {
     const std::lock_guard<std::mutex> lock(mutex_);
+    asked_ = options;
     const bool same = options.weighting == shares_options_.weighting &&
                       options.sharpness == shares_options_.sharpness &&
                       options.scale == shares_options_.scale;
@@ -319,6 +321,19 @@ PoolErrorShares AnchorPool::SharesOfAll(const AnchorList& anchors,
     shares_options_ = options;
   }
   return shares;
+}
+
+void AnchorPool::Refresh() const {
+  AnchorList anchors;
+  MixOptions options;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!asked_) return;
+    options = *asked_;
+    options.scale = scale_;
+    for (const Entry& entry : entries_) anchors.push_back(entry.anchor);
+  }
+  SharesOfAll(anchors, options);
 }
 
 }  // namespace kedge

@@ -121,6 +121,8 @@ class AnchorPool {
   void Activate(std::span<const BlockKey> active);
   void Activate(const offset::Sketch& filling, const offset::MixOptions& options);
   PoolError LeaveOneOut(const offset::MixOptions& options) const;
+  // Computes the error that the next question will ask for, if it asks as the last one did.
+  void Refresh() const;
 
  private:
   struct Entry {
@@ -144,6 +146,8 @@ class AnchorPool {
   std::vector<Entry> entries_;  // oldest first
   double scale_ = 1.0;
   // Of the last options that were asked for, until the pool changes.
+  mutable std::mutex error_mutex_;  // one computes, others wait for it; taken before mutex_
+  mutable std::optional<offset::MixOptions> asked_;
   mutable std::optional<PoolErrorShares> shares_;
   mutable offset::MixOptions shares_options_;
 };

@@ -58,7 +58,9 @@ void AnchorStore::Insert(InsertAsk ask, absl::AnyInvocable<void(InsertAnswer)> d
           ask.block.Reset();
           return done(std::move(answer));
         }
+        const bool changed = answer.code == ResultCode::kOk;
         Persist(pool, std::move(ask), std::move(answer), std::move(done));
+        if (changed) RefreshSoon(pool);
       });
   if (runs) return;
   inserts_[static_cast<size_t>(PoolVerdict::kBusy)].fetch_add(1, std::memory_order_relaxed);
@@ -262,6 +264,22 @@ void AnchorStore::Checkpoint(std::function<void()> done) {
         true);
   }
   joined->End(absl::OkStatus());
+}
+
+// The pool's own error, before somebody waits for it. One at a time on the whole node: it costs as
+// many mixtures as there are anchors, and what is not computed here the next question computes.
+void AnchorStore::RefreshSoon(const PoolPtr& pool) {
+  std::shared_ptr<AnchorPool> anchors;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!pool->tasks.empty()) return;  // it is about to change again
+    anchors = pool->anchors;
+  }
+  if (anchors == nullptr || refreshing_.exchange(true)) return;
+  parts_.executor.Post([this, anchors] {
+    anchors->Refresh();
+    refreshing_ = false;
+  });
 }
 
 // A roster is durable: what came before it, and the anchors that it does not name any more, are

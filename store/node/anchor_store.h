@@ -134,6 +134,7 @@ class AnchorStore {
   absl::StatusOr<Written> WriteRosterLocked(Pool& pool, const AnchorPool& anchors);
   void WriteDurably(const PoolPtr& pool, const std::shared_ptr<AnchorPool>& anchors,
                     BlockRef anchor, absl::AnyInvocable<void(absl::Status)> done);
+  void RefreshSoon(const PoolPtr& pool);
   void Retire(const PoolPtr& pool, uint32_t durable, std::vector<BlockKey> gone);
 
   const Parts parts_;
@@ -143,6 +144,7 @@ class AnchorStore {
   uint64_t bytes_ = 0;
   uint64_t ticks_ = 0;
 
+  std::atomic<bool> refreshing_{false};
   std::array<std::atomic<uint64_t>, kPoolVerdictMax + 1> inserts_{};
   std::atomic<uint64_t> existing_{0};
   std::atomic<uint64_t> activations_{0};
