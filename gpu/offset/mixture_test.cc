@@ -3,6 +3,7 @@
 #include <cmath>
 #include <vector>
 
+#include "gpu/offset/blend_row.h"
 #include "gpu/offset/testing_rows.h"
 #include "gtest/gtest.h"
 
@@ -175,6 +176,20 @@ TEST(KvRowsTest, ErrorsAreSharesOfTheOffset) {
   EXPECT_LT(ErrorOf(one, real).share(), 0.05);
   EXPECT_GT(ErrorOf(one, real).TokenShare(1.0), 0.5);
   EXPECT_EQ(ErrorOf(one, real).TokenShare(0.9), 0);
+}
+
+// Vectors round as one number at a time does: two products, a sum, no fused multiply-add.
+TEST(BlendRow, HasTheBitsOfPlainArithmetic) {
+  for (const int64_t count : {1, 3, 4, 15, 16, 17, 64, 131}) {
+    const KvRows from = RandomRows(1, 1, count, 3), before = RandomRows(1, 1, count, 4);
+    std::vector<float> into = before.keys;
+    BlendRow(0.3f, 0.7f, from.keys.data(), count, into.data());
+    for (int64_t i = 0; i < count; ++i) {
+      const volatile float kept = 0.3f * before.keys[i];
+      const volatile float added = 0.7f * from.keys[i];
+      EXPECT_EQ(into[i], kept + added) << i << " of " << count;
+    }
+  }
 }
 
 }  // namespace
