@@ -4,20 +4,14 @@
 #include <string>
 #include <utility>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "client/client_limits.h"
 #include "client/get.h"
-#include "client/lookup.h"
 #include "client/put.h"
 #include "proto/donor_text.h"
 
 namespace kedge {
 namespace {
-
-std::string_view View(const absl::Status& status) {
-  return {status.message().data(), status.message().size()};
-}
 
 // Runs it and waits until it has ended.
 void RunAndWait(Engine& engine, const std::shared_ptr<Operation>& operation) {
@@ -48,33 +42,15 @@ PutOperation::Item TextItem(const match::Registration& made) {
 
 // --- NearLookupOperation ---
 
-NearLookupOperation::NearLookupOperation(std::vector<MatchId> ids, int64_t deadline_us)
-    : Operation(1, deadline_us), ids_(std::move(ids)) {}
-
-void NearLookupOperation::Ask(Engine& engine) {
+void NearLookupOperation::Encode(std::vector<uint8_t>& body) {
   asked_ = std::min<size_t>(ids_.size() - begin_, kNearIdsMax);
-  const NearLookupBody body{{ids_.begin() + static_cast<ptrdiff_t>(begin_),
-                             ids_.begin() + static_cast<ptrdiff_t>(begin_ + asked_)}};
-  wire_ = engine.OpenWire(*this, 0);
-  EncodeNearLookup(body, engine.Body());
-  engine.Send(FrameType::kNearLookup, wire_, deadline_us());
+  const auto first = ids_.begin() + static_cast<ptrdiff_t>(begin_);
+  EncodeNearLookup({{first, first + static_cast<ptrdiff_t>(asked_)}}, body);
 }
 
-void NearLookupOperation::OnFrame(Engine& engine, uint64_t wire, uint32_t, const Frame& frame,
-                                  std::span<const uint8_t>) {
-  if (frame.header.type == FrameType::kError) {
-    ErrorBody error;
-    if (!WorthRetry(engine, frame, attempt_++, error))
-      return Abandon(engine, error.code, error.text);
-    engine.CloseWire(wire);
-    return Ask(engine);
-  }
-  if (frame.header.type != FrameType::kNearFound) return;
+absl::StatusOr<bool> NearLookupOperation::Take(std::span<const uint8_t> body) {
   NearFoundBody found;
-  if (absl::Status status = DecodeNearFound(frame.body, found); !status.ok())
-    return Abandon(engine, ResultCode::kInternal, View(status));
-  engine.CloseWire(wire);
-  wire_ = 0;
+  if (absl::Status status = DecodeNearFound(body, found); !status.ok()) return status;
   const auto first_donor = static_cast<uint32_t>(reply_.donors.size());
   for (NearHit hit : found.reply.hits) {
     hit.question += static_cast<uint32_t>(begin_);
@@ -84,24 +60,14 @@ void NearLookupOperation::OnFrame(Engine& engine, uint64_t wire, uint32_t, const
   reply_.donors.insert(reply_.donors.end(), found.reply.donors.begin(), found.reply.donors.end());
   left_out_ += found.left_out;
   begin_ += asked_;
-  if (begin_ < ids_.size()) return Ask(engine);
+  if (begin_ < ids_.size()) return true;
   EndItem(0, ResultCode::kOk);
-  End(engine);
-}
-
-void NearLookupOperation::Abandon(Engine& engine, ResultCode code, std::string_view text) {
-  if (ended()) return;
-  if (wire_ != 0) engine.CancelWire(wire_);
-  EndItem(0, code, text);
-  End(engine);
+  return false;
 }
 
 // --- NearInsertOperation ---
 
-NearInsertOperation::NearInsertOperation(std::vector<NearInsertItem> items, int64_t deadline_us)
-    : Operation(static_cast<uint32_t>(items.size()), deadline_us), items_(std::move(items)) {}
-
-void NearInsertOperation::Tell(Engine& engine) {
+void NearInsertOperation::Encode(std::vector<uint8_t>& out) {
   NearInsertBody body;
   size_t bytes = 0;
   for (told_ = 0; begin_ + told_ < count() && told_ < kNearItemsMax; ++told_) {
@@ -110,44 +76,22 @@ void NearInsertOperation::Tell(Engine& engine) {
     if (told_ > 0 && bytes > kNearInsertBytesMax) break;
     body.items.push_back(item);
   }
-  wire_ = engine.OpenWire(*this, 0);
-  EncodeNearInsert(body, engine.Body());
-  engine.Send(FrameType::kNearInsert, wire_, deadline_us());
+  EncodeNearInsert(body, out);
 }
 
-void NearInsertOperation::OnFrame(Engine& engine, uint64_t wire, uint32_t, const Frame& frame,
-                                  std::span<const uint8_t>) {
-  if (frame.header.type == FrameType::kError) {
-    ErrorBody error;
-    if (!WorthRetry(engine, frame, attempt_++, error))
-      return Abandon(engine, error.code, error.text);
-    engine.CloseWire(wire);
-    return Tell(engine);
-  }
-  if (frame.header.type != FrameType::kNearInserted) return;
+absl::StatusOr<bool> NearInsertOperation::Take(std::span<const uint8_t> body) {
   NearInsertedBody inserted;
-  absl::Status status = DecodeNearInserted(frame.body, inserted);
-  if (status.ok() && inserted.codes.size() != told_) {
-    status = absl::DataLossError(absl::StrCat("near_inserted.codes: ", inserted.codes.size(),
-                                              " of them for ", told_, " donors"));
+  if (absl::Status status = DecodeNearInserted(body, inserted); !status.ok()) return status;
+  if (inserted.codes.size() != told_) {
+    return absl::DataLossError(absl::StrCat("near_inserted.codes: ", inserted.codes.size(),
+                                            " of them for ", told_, " donors"));
   }
-  if (!status.ok()) return Abandon(engine, ResultCode::kInternal, View(status));
-  engine.CloseWire(wire);
-  wire_ = 0;
   for (const ResultCode code : inserted.codes) {
-    const char* why = code == ResultCode::kDenied ? "near: the node keeps no near index"
-                                                  : "near: the node refuses the donor";
-    EndItem(begin_++, code, why);
+    EndItem(begin_++, code,
+            code == ResultCode::kDenied ? "near: the node keeps no near index"
+                                        : "near: the node refuses the donor");
   }
-  if (begin_ < count()) return Tell(engine);
-  End(engine);
-}
-
-void NearInsertOperation::Abandon(Engine& engine, ResultCode code, std::string_view text) {
-  if (ended()) return;
-  if (wire_ != 0) engine.CancelWire(wire_);
-  for (uint32_t item = 0; item < count(); ++item) EndItem(item, code, text);
-  End(engine);
+  return begin_ < count();
 }
 
 // --- NearNodes ---

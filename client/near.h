@@ -15,56 +15,49 @@
 
 #include "absl/status/status.h"
 #include "client/engine.h"
+#include "client/exchange.h"
 #include "client/match/matcher.h"
-#include "client/operation.h"
 #include "proto/near_messages.h"
 
 namespace kedge {
 
 // Ids of one node; any number of them.
-class NearLookupOperation final : public Operation {
+class NearLookupOperation final : public Exchange {
  public:
-  NearLookupOperation(std::vector<MatchId> ids, int64_t deadline_us);
+  NearLookupOperation(std::vector<MatchId> ids, int64_t deadline_us)
+      : Exchange(1, deadline_us, FrameType::kNearLookup, FrameType::kNearFound),
+        ids_(std::move(ids)) {}
 
   // Once ended with kOk.
   NearReply TakeReply() { return std::move(reply_); }
   uint64_t left_out() const { return left_out_; }
 
-  void Start(Engine& engine) override { Ask(engine); }
-  void OnFrame(Engine& engine, uint64_t wire, uint32_t tag, const Frame& frame,
-               std::span<const uint8_t> payload) override;
-  void Abandon(Engine& engine, ResultCode code, std::string_view text) override;
-
  private:
-  void Ask(Engine& engine);
+  void Encode(std::vector<uint8_t>& body) override;
+  absl::StatusOr<bool> Take(std::span<const uint8_t> body) override;
 
   std::vector<MatchId> ids_;
   size_t begin_ = 0;  // of the ids that are asked
   size_t asked_ = 0;
-  uint64_t wire_ = 0;
-  uint32_t attempt_ = 0;
   NearReply reply_;
   uint64_t left_out_ = 0;
 };
 
 // Donors and postings; an item each.
-class NearInsertOperation final : public Operation {
+class NearInsertOperation final : public Exchange {
  public:
-  NearInsertOperation(std::vector<NearInsertItem> items, int64_t deadline_us);
-
-  void Start(Engine& engine) override { Tell(engine); }
-  void OnFrame(Engine& engine, uint64_t wire, uint32_t tag, const Frame& frame,
-               std::span<const uint8_t> payload) override;
-  void Abandon(Engine& engine, ResultCode code, std::string_view text) override;
+  NearInsertOperation(std::vector<NearInsertItem> items, int64_t deadline_us)
+      : Exchange(static_cast<uint32_t>(items.size()), deadline_us, FrameType::kNearInsert,
+                 FrameType::kNearInserted),
+        items_(std::move(items)) {}
 
  private:
-  void Tell(Engine& engine);
+  void Encode(std::vector<uint8_t>& body) override;
+  absl::StatusOr<bool> Take(std::span<const uint8_t> body) override;
 
   std::vector<NearInsertItem> items_;
   uint32_t begin_ = 0;  // of the items that are told
   uint32_t told_ = 0;
-  uint64_t wire_ = 0;
-  uint32_t attempt_ = 0;
 };
 
 // Blocks its caller; any thread but the engine's loop, each call by itself.
