@@ -17,8 +17,8 @@ sdk::ModelOptions StoreModel(const Model& model, const std::string& weights_id,
                              const std::string& tokenizer_id);
 
 // The memory of `count` blocks from block `begin` on: for each, layer by layer, keys then values.
-// Nothing is copied: a fetch writes into the cache itself, a store reads from it. Aborts on a pruned
-// cache: its rows are no blocks of tokens.
+// Nothing is copied: a fetch writes into the cache itself, a store reads from it. Aborts on a
+// pruned cache: its rows are no blocks of tokens.
 std::vector<sdk::BlockBuffer> BlockSpans(KvCache& cache, int64_t block_tokens, uint32_t begin,
                                          uint32_t count);
 
