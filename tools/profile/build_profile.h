@@ -56,9 +56,13 @@ struct GateBar {
 // from. A record passes when what was lost is at most its bar. A chain that cannot encode this
 // model's KV (a group that does not divide its head size, too few heads for kvcrush) has no record,
 // and so is refused; `progress` is told why.
+// Ways of reuse are measured like chains ("kvcomm", "cacheblend0.15@3", "auto"), where samples have
+// fillings; what learns from a consumer's past learns from `learnt`, tasks of the same names with
+// other contexts.
 absl::StatusOr<ModelProfile> WithGate(const ModelProfile& profile,
                                       std::vector<quality::Runner>& runners,
                                       const std::vector<quality::EvalTask>& tasks,
-                                      const std::vector<GateBar>& bars, const Progress& progress);
+                                      const std::vector<GateBar>& bars, const Progress& progress,
+                                      const std::vector<quality::EvalTask>* learnt = nullptr);
 
 }  // namespace kedge::profile

@@ -112,5 +112,27 @@ TEST_F(BuildProfileTest, GatesPrunedChainsWithQualityAndSize) {
   EXPECT_FALSE(gated->Admits("prefixkv0.5+kvcrush0.1+kivi4g32").ok());
 }
 
+TEST_F(BuildProfileTest, GatesReuse) {
+  std::vector<Runner> runners = Runners(1);
+  std::string said;
+  const std::vector<GateBar> bars = {{"kvcomm-nogate", 100.0}, {"cacheblend0.15@1", -1.0}};
+  const auto note = [&](const std::string& what) { said += what + "\n"; };
+  const auto gated = WithGate(Build(1), runners, tasks_, bars, note, &tasks_);
+  ASSERT_TRUE(gated.ok()) << gated.status();
+  EXPECT_TRUE(gated->Admits("kvcomm-nogate").ok());
+  EXPECT_EQ(gated->Admits("cacheblend0.15@1").code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(gated->gate().size(), 4u);
+  // Where nothing comes from elsewhere nothing can be lost, and nothing is said.
+  std::vector<EvalTask> plain = tasks_;
+  for (EvalTask& task : plain)
+    for (quality::EvalContext& context : task.contexts)
+      for (quality::EvalPiece& piece : context.pieces) piece.filling = false;
+  const auto none = WithGate(Build(1), runners, plain, bars, note, &plain);
+  ASSERT_TRUE(none.ok()) << none.status();
+  EXPECT_TRUE(none->gate().empty());
+  EXPECT_THAT(said, HasSubstr("left out kvcomm-nogate: these samples have no fillings"));
+  EXPECT_FALSE(none->Admits("kvcomm-nogate").ok());
+}
+
 }  // namespace
 }  // namespace kedge::profile

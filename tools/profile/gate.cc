@@ -73,11 +73,34 @@ GateRecord MeanOf(const GateBar& bar, const std::vector<GateRecord>& records) {
   return mean;
 }
 
+// A way of reuse (client/reuse) instead of a codec chain.
+bool IsReuse(const std::string& chain) {
+  return quality::IsOffsetPolicy(chain) || quality::IsRecomputePolicy(chain) ||
+         quality::IsAutoPolicy(chain);
+}
+
+// What a policy learns from before it is asked about this task.
+std::vector<quality::EvalContext> LearntFor(const std::string& task,
+                                            const std::vector<EvalTask>* learnt) {
+  if (learnt == nullptr) return {};
+  for (const EvalTask& other : *learnt)
+    if (other.name == task) return other.contexts;
+  return {};
+}
+
 // Whether the chain can encode this model's KV at all: tried on one context.
 absl::Status Try(const std::string& chain, const ModelProfile& profile, Model& model,
                  const quality::EvalContext& context) {
   absl::StatusOr<std::unique_ptr<quality::KvPolicy>> policy = quality::MakePolicy(chain, &profile);
   if (!policy.ok()) return policy.status();
+  if (IsReuse(chain)) {
+    // Over text that nothing stands in from elsewhere, reuse loses nothing and shows nothing.
+    for (const quality::EvalPiece& piece : context.pieces) {
+      if (!piece.filling || piece.count == 0) continue;
+      return (*policy)->Calibrate(model, {});
+    }
+    return absl::FailedPreconditionError("these samples have no fillings");
+  }
   const auto length = static_cast<int64_t>(context.tokens.size());
   absl::StatusOr<KvCache> dense = model.NewCache(length);
   if (!dense.ok()) return dense.status();
@@ -115,7 +138,8 @@ std::vector<GateBar> WhatCanBeMeasured(const std::vector<GateBar>& bars,
 absl::StatusOr<ModelProfile> WithGate(const ModelProfile& profile,
                                       std::vector<quality::Runner>& runners,
                                       const std::vector<EvalTask>& tasks,
-                                      const std::vector<GateBar>& asked, const Progress& progress) {
+                                      const std::vector<GateBar>& asked, const Progress& progress,
+                                      const std::vector<EvalTask>* learnt) {
   const std::vector<GateBar> bars =
       WhatCanBeMeasured(asked, profile, *runners[0].model, tasks, progress);
   std::vector<GateRecord> records;
@@ -126,6 +150,10 @@ absl::StatusOr<ModelProfile> WithGate(const ModelProfile& profile,
       absl::StatusOr<std::unique_ptr<quality::KvPolicy>> policy =
           quality::MakePolicy(bar.chain, &profile);
       if (!policy.ok()) return policy.status();
+      if (IsReuse(bar.chain)) {
+        absl::Status s = (*policy)->Calibrate(*runners[0].model, LearntFor(task.name, learnt));
+        if (!s.ok()) return s;
+      }
       names.push_back(bar.chain);
       policies.push_back(*std::move(policy));
     }

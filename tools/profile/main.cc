@@ -67,7 +67,12 @@ struct Flags {
                                      "prefixkv0.5-keydiff+kivi4g32",
                                      "prefixkv0.5-expect+kivi4g32",
                                      "prefixkv0.5+kivi4g32",
-                                     "prefixkv0.5+kvcrush0.1+kivi4g32"};
+                                     "prefixkv0.5+kvcrush0.1+kivi4g32",
+                                     "kvcomm",
+                                     "linear",
+                                     "cacheblend0.15@3",
+                                     "dhd0.15@3",
+                                     "auto"};
 };
 
 // What a chain may lose, in points of 100 over the mean of tasks. What is pruned is small already:
@@ -189,7 +194,7 @@ absl::Status Run(const Flags& flags) {
   if (!profile.ok()) return profile.status();
   std::vector<GateBar> bars;
   for (const std::string& chain : flags.chains) bars.push_back({chain, BarOf(chain)});
-  profile = WithGate(*profile, *runners, check, bars, progress);
+  profile = WithGate(*profile, *runners, check, bars, progress, &fit);
   if (!profile.ok()) return profile.status();
   PrintGate(*profile);
   std::ofstream out(flags.out, std::ios::binary);
@@ -223,7 +228,7 @@ int Main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--threads", flags.threads, "0 takes all cores")->check(CLI::Range(0, 1024));
   app.add_option("--twin", flags.twin, "Profile the twin with key channels this much larger");
-  app.add_option("--chain", flags.chains, "Chains to measure for the gate")
+  app.add_option("--chain", flags.chains, "Chains and ways of reuse to measure for the gate")
       ->delimiter(',')
       ->capture_default_str();
   CLI11_PARSE(app, argc, argv);
