@@ -7,7 +7,7 @@
 // tokens; it reads offsets, which is why anchors are never sealed.
 //
 // Anchors only. Of `linear` a node would keep sums of features * (features + 2 width) fp64 a layer,
-// 67 MB at width 1,024, and the gate has refused its maps wherever it was measured
+// 67 MB at width 1,024, and points lost are those of anchors wherever the gate accepts its maps
 // (client/README.md): it stays in LocalPools.
 //
 // Threads: any. Asking blocks nobody until Wait. Where there is no node, answers are Unavailable at
