@@ -11,6 +11,7 @@
 #include "gpu/kernels/column_mass.h"
 #include "gpu/kernels/embedding.h"
 #include "gpu/kernels/rmsnorm.h"
+#include "gpu/kernels/value_deviation.h"
 
 namespace kedge {
 namespace {
@@ -139,20 +140,19 @@ absl::Status Recomputation::Project() {
 std::vector<float> Recomputation::ValueDeviation() const {
   Expect(Step::kProjected, "ValueDeviation");
   const ModelConfig& config = model_->config_;
-  const DType dtype = model_->kv_dtype();
   const int64_t width = config.kv_heads * config.head_size;
   const int64_t stride = (config.heads + 2 * config.kv_heads) * config.head_size;
-  std::vector<uint8_t> stored(cache_->token_bytes());
-  std::vector<float> fresh(width);
-  std::vector<float> cached(width);
   std::vector<float> deviation(rows());
-  for (int64_t row = 0; row < rows(); ++row) {
-    kernels::CastFromFloat(dtype, qkv_.data() + (row + 1) * stride - width, width, stored.data());
-    kernels::CastToFloat(dtype, stored.data(), width, fresh.data());
-    const auto held = cache_->PartSpan(layer_, Component::kV, positions_[row], 1);
-    kernels::CastToFloat(dtype, held.data(), width, cached.data());
-    for (int64_t i = 0; i < width; ++i) deviation[row] += std::abs(fresh[i] - cached[i]);
-  }
+  if (deviation.empty()) return deviation;
+  kernels::ValueDeviation(
+      {.dtype = model_->kv_dtype(),
+       .fresh = qkv_.data() + stride - width,
+       .fresh_stride = stride,
+       .cached = cache_->PartSpan(layer_, Component::kV, 0, cache_->length()).data(),
+       .positions = positions_.data(),
+       .rows = rows(),
+       .width = width,
+       .deviation = deviation.data()});
   return deviation;
 }
 

@@ -9,6 +9,8 @@
 #include <span>
 #include <vector>
 
+#include "proto/kv_shape.h"
+
 namespace kedge::offset {
 
 struct KvRows {
@@ -47,6 +49,23 @@ KvRows OffsetOf(const KvRows& real, const KvRows& base);
 
 // base += offset, but for layer 0. Aborts when the shapes differ.
 void AddOffset(const KvRows& offset, KvRows& base);
+
+// The twin of AddOffset and of what follows it where rows are placed (kernels::Rope at the rows'
+// true positions, kernels::CastFromFloat), in one pass: the keys or the values of one layer, to
+// pages.
+// All pointers are device memory. The CPU's bits where the CPU does not fuse products with sums.
+struct PlaceRowsArgs {
+  DType dtype = DType::kF16;      // of base and target: f32, f16 or bf16
+  const void* base = nullptr;     // [tokens][heads * head_size], keys not rotated
+  const float* offset = nullptr;  // the same shape; null: moved, not corrected
+  const float* cos = nullptr;     // [tokens][head_size / 2]: a RopeTable's; null for values
+  const float* sin = nullptr;
+  uint8_t* const* rows = nullptr;  // [tokens]: where each token's row goes
+  int64_t tokens = 0;
+  int64_t heads = 0;
+  int64_t head_size = 0;  // even
+};
+void PlaceRowsCuda(const PlaceRowsArgs& args, void* stream);
 
 // What a prediction of offsets leaves, in sums that add up over runs.
 struct OffsetError {

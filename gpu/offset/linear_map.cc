@@ -8,8 +8,7 @@
 namespace kedge::offset {
 namespace {
 
-constexpr int64_t kExtraFeatures = 3;  // a constant, and two of the token's place
-constexpr int kRankSteps = 12;         // of subspace iteration
+constexpr int kRankSteps = 12;  // of subspace iteration
 
 // [features] of a token.
 void Features(const KvRows& base, int64_t layer, int64_t token, std::vector<double>& x) {

@@ -16,11 +16,15 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "gpu/offset/kv_rows.h"
 
 namespace kedge::offset {
+
+// Of a token, beside its base K and V: a constant, and two of the token's place.
+inline constexpr int64_t kExtraFeatures = 3;
 
 struct LinearOptions {
   double ridge = 1e-2;  // times the mean square of a feature, times tokens seen
@@ -35,6 +39,12 @@ class LinearMap {
   // zeros. Aborts when layers or width differ.
   KvRows Predict(const KvRows& base) const;
   int64_t rank() const { return rank_; }
+  // The matrices of a layer from 1 on: [features][rank] and [rank][2 width]; at full rank, which is
+  // 0, [features][2 width] and nothing.
+  std::span<const float> in(int64_t layer) const { return in_[layer - 1]; }
+  std::span<const float> out(int64_t layer) const {
+    return rank_ == 0 ? std::span<const float>() : out_[layer - 1];
+  }
 
  private:
   friend class LinearFit;
@@ -46,6 +56,22 @@ class LinearMap {
   std::vector<std::vector<float>> in_;
   std::vector<std::vector<float>> out_;
 };
+
+// The twin of Predict, one layer: within 1e-5 of the largest offset. All pointers are device
+// memory.
+struct LinearMapArgs {
+  const float* keys = nullptr;  // base: [tokens][width], not rotated
+  const float* values = nullptr;
+  const float* in = nullptr;   // LinearMap::in
+  const float* out = nullptr;  // LinearMap::out; not looked at when rank is 0
+  int64_t tokens = 0;
+  int64_t width = 0;
+  int64_t rank = 0;
+  float* scratch = nullptr;      // [tokens][rank]
+  float* key_offsets = nullptr;  // [tokens][width]
+  float* value_offsets = nullptr;
+};
+void LinearMapCuda(const LinearMapArgs& args, void* stream);
 
 // What is known. One thread at a time.
 class LinearFit {

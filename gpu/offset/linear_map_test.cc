@@ -1,7 +1,10 @@
 #include "gpu/offset/linear_map.h"
 
+#include <algorithm>
 #include <cmath>
+#include <vector>
 
+#include "gpu/kernels/cuda_test_device.h"
 #include "gpu/offset/testing_rows.h"
 #include "gtest/gtest.h"
 
@@ -87,6 +90,50 @@ TEST(LinearMap, KnowingNothingItSaysNothing) {
   const KvRows offset = fit.Solve().Predict(RandomRows(kLayers, 4, kWidth, 1));
   for (float value : offset.keys) EXPECT_EQ(value, 0);
 }
+
+#if KEDGE_CUDA
+
+using LinearMapCudaTest = kernels::CudaTwin;
+
+TEST_F(LinearMapCudaTest, AgreesWithTheCpu) {
+  constexpr int64_t kTokens = 31;
+  const KvRows base = RandomRows(kLayers, kTokens, kWidth, 500);
+  const auto rows_of = [&](std::span<const float> first) {
+    return std::vector<float>(first.data(), first.data() + kTokens * kWidth);
+  };
+  const auto copied = [](std::span<const float> values) {
+    return std::vector<float>(values.begin(), values.end());
+  };
+  for (const int64_t rank : {0, 2}) {
+    const LinearMap map = Fitted({.ridge = 1e-9, .rank = rank}, 8).Solve();
+    ASSERT_EQ(map.rank(), rank);
+    const KvRows offset = map.Predict(base);
+    for (int64_t layer = 1; layer < kLayers; ++layer) {
+      const LinearMapArgs args{.keys = ToGpu(rows_of(base.Key(layer, 0))),
+                               .values = ToGpu(rows_of(base.Value(layer, 0))),
+                               .in = ToGpu(copied(map.in(layer))),
+                               .out = rank == 0 ? nullptr : ToGpu(copied(map.out(layer))),
+                               .tokens = kTokens,
+                               .width = kWidth,
+                               .rank = rank,
+                               .scratch = Room<float>(kTokens * std::max<int64_t>(rank, 1)),
+                               .key_offsets = Room<float>(kTokens * kWidth),
+                               .value_offsets = Room<float>(kTokens * kWidth)};
+      LinearMapCuda(args, stream());
+      const auto expect = [&](float* actual, const std::vector<float>& expected) {
+        float largest = 0;
+        for (const float value : expected) largest = std::max(largest, std::abs(value));
+        const std::vector<float> found = FromGpu(actual, expected.size());
+        for (size_t i = 0; i < expected.size(); ++i)
+          ASSERT_NEAR(found[i], expected[i], 1e-5 * largest) << "rank " << rank << " at " << i;
+      };
+      expect(args.key_offsets, rows_of(offset.Key(layer, 0)));
+      expect(args.value_offsets, rows_of(offset.Value(layer, 0)));
+    }
+  }
+}
+
+#endif  // KEDGE_CUDA
 
 }  // namespace
 }  // namespace kedge::offset

@@ -78,4 +78,21 @@ class Mix {
   KvRows prefix_;
 };
 
+// The twin of Add over several anchors at once, for the keys or the values of one layer: a softmax
+// over anchors for each token. It agrees within 1e-5 of the largest offset; what it makes of
+// disjoint sets of anchors merges as mixes do (BlendRowsCuda, by max_logit and e). All pointers are
+// device memory.
+struct MixRowsArgs {
+  const float* const* offsets = nullptr;  // [anchors]: rows of one, [tokens or more][width]
+  const float* logits = nullptr;          // [anchors][tokens]: -sharpness * distance / scale
+  int64_t anchors = 0;
+  int64_t tokens = 0;
+  int64_t width = 0;
+  bool mean = false;           // rows become weighted means, not sums
+  float* rows = nullptr;       // [tokens][width]: sums of e * offset; zeros without anchors
+  float* max_logit = nullptr;  // [tokens], or null
+  float* e = nullptr;          // [tokens]: sum of exp(logit - max_logit), or null
+};
+void MixRowsCuda(const MixRowsArgs& args, void* stream);
+
 }  // namespace kedge::offset

@@ -1,8 +1,13 @@
 #include "gpu/offset/mixture.h"
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <vector>
 
+#include "gpu/kernels/cast.h"
+#include "gpu/kernels/cuda_test_device.h"
+#include "gpu/kernels/rope.h"
 #include "gpu/offset/blend_row.h"
 #include "gpu/offset/testing_rows.h"
 #include "gtest/gtest.h"
@@ -191,6 +196,175 @@ TEST(BlendRow, HasTheBitsOfPlainArithmetic) {
     }
   }
 }
+
+#if KEDGE_CUDA
+
+std::vector<float> RowsOf(std::span<const float> first, int64_t tokens) {
+  return {first.data(), first.data() + tokens * static_cast<int64_t>(first.size())};
+}
+
+class MixtureCudaTest : public kernels::CudaTwin {
+ protected:
+  // Anchors [first, last) on the GPU, without their prefix segments: keys of one layer.
+  MixRowsArgs Args(size_t first, size_t last, int64_t layer, Weighting weighting, bool mean) {
+    std::vector<const float*> offsets;
+    std::vector<float> logits;
+    for (size_t i = first; i < last; ++i) {
+      const Anchor& a = anchors_[i];
+      offsets.push_back(ToGpu(RowsOf(a.filling.Key(layer, 0), a.filling.tokens)));
+      for (int64_t token = 0; token < kTokens; ++token) {
+        const double distance = weighting == Weighting::kToken
+                                    ? TokenDistance(filling_, a.sketch, token)
+                                    : Distance(filling_, a.sketch, kTokens);
+        logits.push_back(static_cast<float>(-options_.sharpness * distance / options_.scale));
+      }
+    }
+    return {.offsets = ToGpu(offsets),
+            .logits = ToGpu(logits),
+            .anchors = static_cast<int64_t>(last - first),
+            .tokens = kTokens,
+            .width = kWidth,
+            .mean = mean,
+            .rows = Room<float>(kTokens * kWidth),
+            .max_logit = Room<float>(kTokens),
+            .e = Room<float>(kTokens)};
+  }
+  // The CPU's.
+  std::vector<float> Expected(int64_t layer, Weighting weighting) const {
+    MixOptions options = options_;
+    options.weighting = weighting;
+    Mix mix(kLayers, kTokens, kPrefix, kWidth);
+    for (const Anchor& a : anchors_) mix.Add(options, filling_, a.sketch, a.filling, a.prefix);
+    return RowsOf(mix.FillingOffset().Key(layer, 0), kTokens);
+  }
+  std::vector<Anchor> Anchors() const {
+    std::vector<Anchor> anchors;
+    for (uint32_t i = 0; i < 7; ++i) anchors.push_back(RandomAnchor(kTokens + i % 3, kPrefix, i));
+    return anchors;
+  }
+
+  const MixOptions options_{.sharpness = 3.0, .scale = 2.5};
+  const Sketch filling_ = SketchOf(RandomRows(kLayers, kTokens, kWidth, 99));
+  const std::vector<Anchor> anchors_ = Anchors();
+};
+
+// Of offsets of a few units: normal numbers.
+TEST_F(MixtureCudaTest, AgreesWithTheCpu) {
+  for (const Weighting weighting : {Weighting::kFilling, Weighting::kToken}) {
+    const MixRowsArgs args = Args(0, anchors_.size(), 2, weighting, true);
+    MixRowsCuda(args, stream());
+    ExpectNear(FromGpu(args.rows, kTokens * kWidth), Expected(2, weighting), 1e-5f);
+  }
+}
+
+TEST_F(MixtureCudaTest, PartsMergeToTheWhole) {
+  const MixRowsArgs left = Args(0, 3, 1, Weighting::kToken, false);
+  const MixRowsArgs right = Args(3, anchors_.size(), 1, Weighting::kToken, false);
+  MixRowsCuda(left, stream());
+  MixRowsCuda(right, stream());
+  const std::vector<float> max_left = FromGpu(left.max_logit, kTokens);
+  const std::vector<float> max_right = FromGpu(right.max_logit, kTokens);
+  const std::vector<float> e_left = FromGpu(left.e, kTokens), e_right = FromGpu(right.e, kTokens);
+  std::vector<float> kept, added;
+  for (int64_t token = 0; token < kTokens; ++token) {
+    const float most = std::max(max_left[token], max_right[token]);
+    const float here = std::exp(max_left[token] - most), there = std::exp(max_right[token] - most);
+    const float e = e_left[token] * here + e_right[token] * there;
+    kept.push_back(here / e);
+    added.push_back(there / e);
+  }
+  BlendRowsCuda(ToGpu(kept), ToGpu(added), right.rows, kTokens, kWidth, left.rows, stream());
+  ExpectNear(FromGpu(left.rows, kTokens * kWidth), Expected(1, Weighting::kToken), 1e-5f);
+}
+
+TEST_F(MixtureCudaTest, WithoutAnchorsItIsZeros) {
+  const MixRowsArgs args = Args(0, 0, 1, Weighting::kFilling, true);
+  MixRowsCuda(args, stream());
+  EXPECT_EQ(FromGpu(args.rows, kTokens * kWidth), std::vector<float>(kTokens * kWidth));
+  EXPECT_EQ(FromGpu(args.e, kTokens), std::vector<float>(kTokens));
+}
+
+TEST_F(MixtureCudaTest, BlendingHasTheBitsOfTheCpu) {
+  constexpr int64_t kRows = 5, kCount = 131;
+  const KvRows from = RandomRows(1, kRows, kCount, 3), before = RandomRows(1, kRows, kCount, 4);
+  const std::vector<float> kept = {0.3f, 1.0f, 0.0f, 0.123f, 0.9f};
+  const std::vector<float> added = {0.7f, 0.2f, 1.0f, 0.877f, 0.0f};
+  std::vector<float> expected = before.keys;
+  for (int64_t row = 0; row < kRows; ++row) {
+    BlendRow(kept[row], added[row], from.keys.data() + row * kCount, kCount,
+             expected.data() + row * kCount);
+  }
+  float* into = ToGpu(before.keys);
+  BlendRowsCuda(ToGpu(kept), ToGpu(added), ToGpu(from.keys), kRows, kCount, into, stream());
+  EXPECT_EQ(FromGpu(into, expected.size()), expected);
+}
+
+using SketchCudaTest = kernels::CudaTwin;
+
+TEST_F(SketchCudaTest, HasTheBitsOfTheCpu) {
+  for (const int64_t width : {8, 70, 256}) {
+    const KvRows rows = RandomRows(2, 37, width, 1);
+    const Sketch expected = SketchOf(rows);
+    float* sketch = Room<float>(expected.values.size());
+    SketchCuda(ToGpu(RowsOf(rows.Value(1, 0), rows.tokens)), ToGpu(SketchMatrix(width)),
+               rows.tokens, width, sketch, stream());
+    EXPECT_EQ(FromGpu(sketch, expected.values.size()), expected.values) << width;
+  }
+}
+
+class KvRowsCudaTest : public kernels::CudaTwin {
+ protected:
+  static constexpr int64_t kRun = 11, kHeads = 3, kHeadSize = 16, kRow = kHeads * kHeadSize;
+};
+
+// Layer 1 of rows that are rounded to `dtype` first, as a base is.
+TEST_F(KvRowsCudaTest, PlacingHasTheBitsOfTheCpu) {
+  CpuDevice cpu(1);
+  const kernels::RopeTable table =
+      kernels::MakeRopeTable(kernels::RopeFrequencies(kHeadSize, 10000.0f, {}), 100, kRun);
+  const KvRows offset = RandomOffset(2, kRun, kRow, 2);
+  const auto count = kRun * kRow;
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBf16}) {
+    const int64_t row_bytes = kRow * kernels::FloatBytes(dtype);
+    for (const bool corrected : {true, false}) {
+      KvRows rows = RandomRows(2, kRun, kRow, 1);
+      std::vector<uint8_t> base(kRun * row_bytes), keys(base.size()), values(base.size());
+      kernels::CastFromFloat(dtype, rows.Key(1, 0).data(), count, base.data());
+      kernels::CastToFloat(dtype, base.data(), count, rows.Key(1, 0).data());
+      std::copy_n(rows.Key(1, 0).data(), count, rows.Value(1, 0).data());
+      if (corrected) AddOffset(offset, rows);
+      kernels::Rope(cpu, table, kRun, kHeads, kHeadSize, kRow, rows.Key(1, 0).data());
+      kernels::CastFromFloat(dtype, rows.Key(1, 0).data(), count, keys.data());
+      kernels::CastFromFloat(dtype, rows.Value(1, 0).data(), count, values.data());
+
+      for (const bool turned : {true, false}) {
+        const std::span<const float> added = turned ? offset.Key(1, 0) : offset.Value(1, 0);
+        uint8_t* target = ToGpu(std::vector<uint8_t>(base.size()));
+        std::vector<uint8_t*> pages;  // last token first
+        for (int64_t token = 0; token < kRun; ++token)
+          pages.push_back(target + (kRun - 1 - token) * row_bytes);
+        PlaceRowsCuda({.dtype = dtype,
+                       .base = ToGpu(base),
+                       .offset = corrected ? ToGpu(RowsOf(added, kRun)) : nullptr,
+                       .cos = turned ? ToGpu(table.cos) : nullptr,
+                       .sin = turned ? ToGpu(table.sin) : nullptr,
+                       .rows = ToGpu(pages),
+                       .tokens = kRun,
+                       .heads = kHeads,
+                       .head_size = kHeadSize},
+                      stream());
+        const std::vector<uint8_t> found = FromGpu(target, base.size());
+        for (int64_t token = 0; token < kRun; ++token) {
+          const uint8_t* expected = (turned ? keys : values).data() + token * row_bytes;
+          const uint8_t* actual = found.data() + (kRun - 1 - token) * row_bytes;
+          ASSERT_EQ(std::memcmp(actual, expected, row_bytes), 0) << "token " << token;
+        }
+      }
+    }
+  }
+}
+
+#endif  // KEDGE_CUDA
 
 }  // namespace
 }  // namespace kedge::offset

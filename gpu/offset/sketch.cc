@@ -29,9 +29,14 @@ double SquaresOfRow(const Sketch& a, const Sketch& b, int64_t token) {
 
 }  // namespace
 
-Sketch SketchOf(const KvRows& base) {
-  std::vector<float> matrix(base.width * kSketchSize);
+std::vector<float> SketchMatrix(int64_t width) {
+  std::vector<float> matrix(width * kSketchSize);
   for (size_t i = 0; i < matrix.size(); ++i) matrix[i] = Entry(i);
+  return matrix;
+}
+
+Sketch SketchOf(const KvRows& base) {
+  const std::vector<float> matrix = SketchMatrix(base.width);
   const int64_t layer = std::min<int64_t>(1, base.layers - 1);
   Sketch sketch{.tokens = base.tokens, .values = std::vector<float>(base.tokens * kSketchSize)};
   for (int64_t token = 0; token < base.tokens; ++token) {

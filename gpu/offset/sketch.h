@@ -20,9 +20,17 @@ struct Sketch {
   std::vector<float> values;  // [tokens][kSketchSize]
 };
 
+// [width][kSketchSize], of 1/4 and -1/4; on every machine the same.
+std::vector<float> SketchMatrix(int64_t width);
+
 // Layer 1 where there is one, else layer 0. The matrix depends on the width alone; on every machine
 // the same bits.
 Sketch SketchOf(const KvRows& base);
+// The twin: `values` are that layer's [tokens][width], `sketch` becomes [tokens][kSketchSize]; all
+// device memory, `matrix` SketchMatrix(width). Queued on `stream` (a cudaStream_t). The same bits:
+// products with 1/4 are exact, and each sum is taken in the same order.
+void SketchCuda(const float* values, const float* matrix, int64_t tokens, int64_t width,
+                float* sketch, void* stream);
 
 // Euclidean, mean over the first `tokens` tokens; `token` alone for one of them. Aborts when either
 // is shorter.

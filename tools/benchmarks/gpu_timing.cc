@@ -1,10 +1,13 @@
-// Times the codecs' CUDA twins against a device-to-device memcpy, and score capture against the
-// attention that it goes with. `tools/gpu_check` runs it.
+// Times the CUDA twins of codecs and of offsets against a device-to-device memcpy, and score
+// capture against the attention that it goes with. `tools/gpu_check` runs it.
 //
 // Geometry of Llama-3.1-8B's keys or values: 8 heads of 128 in f16, 65,536 tokens in one launch, so
 // that launching costs nothing beside it; 128 MiB. A figure is the f16 bytes over the time of one
 // call, the median of several, by CUDA's events; the yardstick copies the same bytes in between.
 // Keys are turned by angles on the way.
+//
+// Offsets are fp32, of one layer of the same model. What an operator reads and writes, rows without
+// angles and factors, stands to a memcpy of half as many bytes, which reads and writes them each.
 //
 // Score capture (column_mass) is of one layer of the same model: 32 query heads, 1,024 rows behind
 // 7,168 keys; the last 32, 64 or all of them are observed. A figure is its time over attention's.
@@ -25,6 +28,12 @@
 #include "gpu/kernels/attention.h"
 #include "gpu/kernels/cast.h"
 #include "gpu/kernels/column_mass.h"
+#include "gpu/kernels/value_deviation.h"
+#include "gpu/offset/blend_row.h"
+#include "gpu/offset/kv_rows.h"
+#include "gpu/offset/linear_map.h"
+#include "gpu/offset/mixture.h"
+#include "gpu/offset/sketch.h"
 
 namespace kedge {
 namespace {
@@ -36,6 +45,8 @@ using codec::KiviLayout;
 constexpr int64_t kTokens = 65536, kHeads = 8, kHeadSize = 128, kWidth = kHeads * kHeadSize;
 constexpr int64_t kBytes = kTokens * kWidth * 2;
 constexpr int64_t kHeadsOfQueries = 32, kRows = 1024, kKeysBefore = 7168;
+constexpr int64_t kFloatBytes = kTokens * kWidth * 4;
+constexpr int64_t kAnchors = 8, kRank = 32;
 constexpr int kRounds = 9;
 
 // Ends the program: a machine whose CUDA fails gives no figures.
@@ -74,7 +85,7 @@ class Timing {
     raw_ = ToGpu(raw);
     pages_ = Room<uint8_t>(kBytes);
     encoded_ = Room<uint8_t>(kBytes * 2);
-    floats_ = Room<float>(kTokens * kWidth);
+    floats_ = ToGpu(values);
     cos_ = ToGpu(std::vector<float>(kTokens * kHeadSize / 2, 0.6f));
     sin_ = ToGpu(std::vector<float>(kTokens * kHeadSize / 2, 0.8f));
     bad_ = ToGpu(std::vector<int>{0});
@@ -158,7 +169,74 @@ class Timing {
     }
   }
 
+  // What stands in encoded_ before no longer matters.
+  void Offsets() {
+    float* const target = reinterpret_cast<float*>(encoded_);
+    Sums(target);
+    const float* matrix = ToGpu(offset::SketchMatrix(kWidth));
+    ReportFloats("offset/sketch", kFloatBytes + kTokens * offset::kSketchSize * 4,
+                 [&] { offset::SketchCuda(floats_, matrix, kTokens, kWidth, target, stream_); });
+    for (const bool keys : {true, false}) {
+      const offset::PlaceRowsArgs args{.dtype = DType::kF16,
+                                       .base = raw_,
+                                       .offset = floats_,
+                                       .cos = keys ? cos_ : nullptr,
+                                       .sin = keys ? sin_ : nullptr,
+                                       .rows = rows_,
+                                       .tokens = kTokens,
+                                       .heads = kHeads,
+                                       .head_size = kHeadSize};
+      ReportFloats(keys ? "offset/place/keys" : "offset/place/values", kFloatBytes + 2 * kBytes,
+                   [&] { PlaceRowsCuda(args, stream_); });
+    }
+    // Base keys and values of a quarter of the tokens, and as much that is written.
+    constexpr int64_t kFew = kTokens / 4;
+    const std::vector<float> small(kWidth * kRank * 2 + offset::kExtraFeatures * kRank, 0.01f);
+    const offset::LinearMapArgs map{.keys = floats_,
+                                    .values = floats_ + kFew * kWidth,
+                                    .in = ToGpu(small),
+                                    .out = ToGpu(small),
+                                    .tokens = kFew,
+                                    .width = kWidth,
+                                    .rank = kRank,
+                                    .scratch = Room<float>(kFew * kRank),
+                                    .key_offsets = target,
+                                    .value_offsets = target + kFew * kWidth};
+    ReportFloats("offset/linear/32", kFloatBytes, [&] { LinearMapCuda(map, stream_); });
+    std::vector<int32_t> positions(kTokens);
+    for (int64_t t = 0; t < kTokens; ++t) positions[t] = static_cast<int32_t>(t);
+    const kernels::ValueDeviationArgs deviation{.dtype = DType::kF16,
+                                                .fresh = floats_,
+                                                .fresh_stride = kWidth,
+                                                .cached = raw_,
+                                                .positions = ToGpu(positions),
+                                                .rows = kTokens,
+                                                .width = kWidth,
+                                                .deviation = target};
+    ReportFloats("value deviation", kFloatBytes + kBytes,
+                 [&] { ValueDeviationCuda(deviation, stream_); });
+  }
+
  private:
+  // Sums of e * offset: over anchors at once, and of two parts.
+  void Sums(float* target) {
+    constexpr int64_t kEach = kTokens / kAnchors;
+    std::vector<const float*> anchors;
+    for (int64_t a = 0; a < kAnchors; ++a) anchors.push_back(floats_ + a * kEach * kWidth);
+    const offset::MixRowsArgs mix{.offsets = ToGpu(anchors),
+                                  .logits = ToGpu(std::vector<float>(kTokens, -1.0f)),
+                                  .anchors = kAnchors,
+                                  .tokens = kEach,
+                                  .width = kWidth,
+                                  .rows = target};
+    ReportFloats("offset/mix/8", kFloatBytes + kFloatBytes / kAnchors,
+                 [&] { MixRowsCuda(mix, stream_); });
+    const float* half = ToGpu(std::vector<float>(kTokens, 0.5f));
+    ReportFloats("offset/merge", kFloatBytes / 2 * 3, [&] {
+      offset::BlendRowsCuda(half, half, floats_, kTokens / 2, kWidth, target, stream_);
+    });
+  }
+
   static std::vector<uint8_t*> Rows(uint8_t* memory, int64_t bytes) {
     std::vector<uint8_t*> rows;
     for (int64_t t = 0; t < kTokens; ++t) rows.push_back(memory + t * bytes);
@@ -175,29 +253,35 @@ class Timing {
     return ms * 1e-3;
   }
 
-  // F16 bytes a second, in GB.
-  double Rate(const std::function<void()>& call) {
-    return static_cast<double>(kBytes) / (Seconds(call) * 1e9);
+  void Report(const std::string& name, const std::function<void()>& call) {
+    Compare(name, kBytes, pages_, raw_, call);
   }
 
-  void Report(const std::string& name, const std::function<void()>& call) {
+  // `touched`: bytes read and bytes written.
+  void ReportFloats(const std::string& name, int64_t touched, const std::function<void()>& call) {
+    Compare(name, touched / 2, encoded_, floats_, call);
+  }
+
+  void Compare(const std::string& name, int64_t bytes, void* to, const void* from,
+               const std::function<void()>& call) {
     const auto copy = [&] {
-      Must(
-          ::cudaMemcpyAsync(pages_, raw_, kBytes, cudaMemcpyDeviceToDevice, stream_) == cudaSuccess,
-          "cudaMemcpyAsync");
+      Must(::cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_) == cudaSuccess,
+           "cudaMemcpyAsync");
+    };
+    const auto rate = [&](const std::function<void()>& what) {  // GB/s
+      return static_cast<double>(bytes) / (Seconds(what) * 1e9);
     };
     std::vector<double> ours, theirs;
-    Rate(copy);
-    Rate(call);
+    rate(copy);
+    rate(call);
     for (int i = 0; i < kRounds; ++i) {
-      ours.push_back(Rate(call));
-      theirs.push_back(Rate(copy));
+      ours.push_back(rate(call));
+      theirs.push_back(rate(copy));
     }
     std::sort(ours.begin(), ours.end());
     std::sort(theirs.begin(), theirs.end());
-    const double rate = ours[kRounds / 2];
-    std::printf("%-28s %10.1f GB/s  %6.2f of a device memcpy\n", name.c_str(), rate,
-                rate / theirs[kRounds / 2]);
+    std::printf("%-28s %10.1f GB/s  %6.2f of a device memcpy\n", name.c_str(), ours[kRounds / 2],
+                ours[kRounds / 2] / theirs[kRounds / 2]);
   }
 
   const cudaStream_t stream_;
@@ -233,6 +317,7 @@ int Main() {
   timing.Kivi("kivi4g32s8", 4, GroupScales::kTwoLevel);
   timing.Fp8();
   timing.Scores();
+  timing.Offsets();
   return 0;
 }
 
