@@ -9,7 +9,8 @@
 // the entropy coder alone, over the bytes of kivi4g32, `archive` the chain archive1. The
 // yardstick copies the f16 bytes of the same blocks with memcpy, part by part or all at once,
 // whichever is faster; the unit is f16 bytes a second on both sides. CPU time of one pinned thread,
-// so that a shared machine disturbs less.
+// so that a shared machine disturbs less. `scores` is what capturing scores costs a prefill
+// (capture_cases.h).
 //
 // Values and the profile that entropy coding needs are made up (codec_values.h): bits a value of
 // chains without it follow from the format, those with it from how the values were made.
@@ -25,6 +26,7 @@
 #include "absl/strings/str_cat.h"
 #include "gpu/codec/codec_chain.h"
 #include "gpu/codec/kivi_rans_codec.h"
+#include "tools/benchmarks/capture_cases.h"
 #include "tools/benchmarks/codec_values.h"
 #include "tools/benchmarks/codec_workload.h"
 #include "tools/benchmarks/measure.h"
@@ -41,6 +43,8 @@ constexpr double kGb = 1e9;
 // The case `rans`: its name, and the chain whose bytes it codes.
 constexpr char kRans[] = "rans";
 constexpr char kRansOver[] = "kivi4g32";
+// The cases of capture_cases.h.
+constexpr char kScores[] = "scores";
 // The chain that cases call `archive`.
 constexpr char kArchive[] = "archive1";
 // Transform coding is slow: it takes a sample of the parts.
@@ -57,7 +61,9 @@ class Bench {
 
   absl::Status Run(const std::vector<std::string>& names) {
     for (const std::string& name : names) {
-      const absl::Status s = name == kRans ? RunRans() : RunChain(name);
+      const absl::Status s = name == kRans     ? RunRans()
+                             : name == kScores ? bench::BenchCapture(quick_, reporter_)
+                                               : RunChain(name);
       if (!s.ok()) return s;
     }
     return absl::OkStatus();
@@ -198,7 +204,8 @@ int main(int argc, char** argv) {
   bool quick = false;
   bool json = false;
   std::vector<std::string> chains;
-  app.add_option("--chain", chains, "These only: chains, or `rans`, the entropy coder alone")
+  app.add_option("--chain", chains,
+                 "These only: chains, `rans` (the entropy coder alone), `scores` (capturing)")
       ->delimiter(',')
       ->type_name("NAME,...");
   app.add_flag("--quick", quick, "256 MiB instead of 1 GiB, and 3 rounds: under a minute");
@@ -209,8 +216,8 @@ int main(int argc, char** argv) {
     return app.exit(error) == 0 ? 0 : 2;
   }
   if (chains.empty()) {
-    chains = {"kivi2g32",   "kivi4g32",      "kivi2g32s8",    "had+kivi2g32", "fp8",
-              kedge::kRans, "kivi2g32+rans", "kivi4g32+rans", kedge::kArchive};
+    chains = {"kivi2g32",   "kivi4g32",      "kivi2g32s8",    "had+kivi2g32",  "fp8",
+              kedge::kRans, "kivi2g32+rans", "kivi4g32+rans", kedge::kArchive, kedge::kScores};
     if (!quick) chains.insert(chains.end(), {"kivi8g32", "kivi4g32s8", "had+kivi4g32", "raw"});
   }
   kedge::bench::PinTo(1);

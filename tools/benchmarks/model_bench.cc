@@ -9,22 +9,14 @@
 // weights once
 //              a token, summed by the same threads.
 //
-// scores/capture/W  a prefill of 1024 tokens that captures the attention of the last W queries for
-//              pruning, against the same prefill without; scores/columns: of every query, as
-//              profiling does. CPU time of one thread on both sides.
-//
-// The model has random weights: width 1024, MLP 2816, 16 query heads and 4 KV heads of 64. Both
-// sides use the same threads. Weights may fit into a large last-level cache; the note says how
-// large they are.
+// The model has random weights (bench_model.h). Both sides use the same threads. Weights may fit
+// into a large last-level cache; the note says how large they are.
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
-#include <ctime>
-#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -33,8 +25,7 @@
 #include "gpu/device/device_cpu.h"
 #include "gpu/kernels/sampling.h"
 #include "gpu/model/model.h"
-#include "gpu/model/random_checkpoint.h"
-#include "gpu/model/score_capture.h"
+#include "tools/benchmarks/bench_model.h"
 #include "tools/benchmarks/measure.h"
 
 // Declared here: Debian's cblas.h lies where only the chosen BLAS alternative's path finds it.
@@ -58,51 +49,6 @@ constexpr int kSettleUs = 60 * 1000;
 double Seconds() {
   const auto now = std::chrono::steady_clock::now().time_since_epoch();
   return std::chrono::duration<double>(now).count();
-}
-
-double CpuSeconds() {
-  timespec now{};
-  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
-}
-
-ModelConfig BenchConfig(int64_t layers) {
-  ModelConfig config;
-  config.hidden_size = 1024;
-  config.intermediate_size = 2816;
-  config.layers = layers;
-  config.heads = 16;
-  config.kv_heads = 4;
-  config.head_size = 64;
-  config.vocabulary = 512;
-  config.max_positions = 2048;
-  return config;
-}
-
-// A model in a temporary directory that is gone when loading has ended.
-absl::StatusOr<std::unique_ptr<Model>> MakeModel(const ModelConfig& config, CpuDevice& device) {
-  std::string pattern = (std::filesystem::temp_directory_path() / "kedge-bench-XXXXXX").string();
-  if (::mkdtemp(pattern.data()) == nullptr) {
-    return absl::UnavailableError(absl::StrCat("mkdtemp ", pattern, " failed"));
-  }
-  const absl::Status written = WriteRandomCheckpoint(pattern, config, 1);
-  absl::StatusOr<std::unique_ptr<Model>> model = absl::UnknownError("");
-  if (written.ok()) {
-    model = Model::Load(pattern, device);
-  } else {
-    model = written;
-  }
-  std::filesystem::remove_all(pattern);
-  return model;
-}
-
-std::vector<int32_t> Tokens(int64_t count, const ModelConfig& config) {
-  kernels::SamplingGenerator generator(2);
-  std::vector<int32_t> tokens(count);
-  for (int32_t& token : tokens) {
-    token = static_cast<int32_t>(generator.NextBits() % static_cast<uint64_t>(config.vocabulary));
-  }
-  return tokens;
 }
 
 // The products of one forward pass, by OpenBLAS.
@@ -231,45 +177,6 @@ absl::StatusOr<double> PrefillRate(Model& model, std::span<const int32_t> tokens
   return static_cast<double>(tokens.size()) / (Seconds() - start);
 }
 
-// Tokens a second of this thread; the model's device has no other. `window` < 0 captures nothing.
-absl::StatusOr<double> CaptureRate(Model& model, std::span<const int32_t> tokens, int64_t window) {
-  absl::StatusOr<KvCache> cache = model.NewCache(static_cast<int64_t>(tokens.size()));
-  if (!cache.ok()) return cache.status();
-  const double start = CpuSeconds();
-  PrefillOptions options;
-  std::optional<ScoreCapture> capture;
-  if (window >= 0) {
-    capture.emplace(model, static_cast<int64_t>(tokens.size()), window);
-    capture->Attach(options);
-  }
-  absl::StatusOr<Logits> logits = model.Prefill(tokens, *cache, options);
-  if (!logits.ok()) return logits.status();
-  if (capture) {
-    const absl::StatusOr<codec::ScoreSidecar> sidecar = capture->Finish();
-    if (!sidecar.ok()) return sidecar.status();
-  }
-  return static_cast<double>(tokens.size()) / (CpuSeconds() - start);
-}
-
-absl::Status BenchCapture(const ModelConfig& config, int rounds, bench::Reporter& reporter) {
-  CpuDevice device(1);
-  absl::StatusOr<std::unique_ptr<Model>> model = MakeModel(config, device);
-  if (!model.ok()) return model.status();
-  const std::vector<int32_t> tokens = Tokens(kRowsMax, config);
-  for (const int64_t window : {32, 64, 0}) {
-    const std::string name =
-        window == 0 ? "scores/columns" : absl::StrCat("scores/capture/", window);
-    absl::StatusOr<bench::Figure> figure = bench::Compare(
-        "model", name, "tokens/s", "prefill", bench::Direction::kLargerIsBetter, rounds,
-        [&] { return CaptureRate(**model, tokens, window); },
-        [&] { return CaptureRate(**model, tokens, -1); });
-    if (!figure.ok()) return figure.status();
-    figure->note = absl::StrCat("1024 tokens, ", config.layers, " layers, CPU time of one thread");
-    reporter.Print(*figure);
-  }
-  return absl::OkStatus();
-}
-
 absl::StatusOr<double> DecodeRate(Model& model, KvCache& cache) {
   cache.set_length(kRowsMax);
   ::usleep(kSettleUs);
@@ -288,7 +195,7 @@ absl::Status BenchPrefill(Model& model, CpuDevice& device, int rounds, const std
   SgemmYardstick yardstick(model.config(), device.threads());
   const int64_t best_rows = yardstick.BestRows();
   for (int64_t rows : {64, 128, 256, 512, 1024}) {
-    const std::vector<int32_t> tokens = Tokens(rows, model.config());
+    const std::vector<int32_t> tokens = bench::RandomTokens(rows, model.config());
     absl::StatusOr<bench::Figure> figure = bench::Compare(
         "model", absl::StrCat("prefill/", rows), "tokens/s", "sgemm",
         bench::Direction::kLargerIsBetter, rounds, [&] { return PrefillRate(model, tokens); },
@@ -306,7 +213,8 @@ absl::Status BenchDecode(Model& model, CpuDevice& device, int rounds, const std:
                          bench::Reporter& reporter) {
   absl::StatusOr<KvCache> cache = model.NewCache(kRowsMax + kDecodeSteps);
   if (!cache.ok()) return cache.status();
-  absl::StatusOr<Logits> logits = model.Prefill(Tokens(kRowsMax, model.config()), *cache);
+  absl::StatusOr<Logits> logits =
+      model.Prefill(bench::RandomTokens(kRowsMax, model.config()), *cache);
   if (!logits.ok()) return logits.status();
   absl::StatusOr<ReadYardstick> yardstick = ReadYardstick::Create(model.parameters(), device);
   if (!yardstick.ok()) return yardstick.status();
@@ -321,14 +229,13 @@ absl::Status BenchDecode(Model& model, CpuDevice& device, int rounds, const std:
   return absl::OkStatus();
 }
 
-absl::Status Run(bool quick, bool json, int threads, bool scores_only) {
+absl::Status Run(bool quick, bool json, int threads) {
   CpuDevice device(threads);
   const int64_t layers = quick ? 4 : 8;
   const int rounds = quick ? 5 : 9;
   bench::Reporter reporter(json);
-  if (absl::Status s = BenchCapture(BenchConfig(layers), rounds, reporter); !s.ok()) return s;
-  if (scores_only) return absl::OkStatus();
-  absl::StatusOr<std::unique_ptr<Model>> model = MakeModel(BenchConfig(layers), device);
+  absl::StatusOr<std::unique_ptr<Model>> model =
+      bench::MakeModel(bench::MidSizeModel(layers), device);
   if (!model.ok()) return model.status();
   const int64_t mib = (*model)->parameters() * 4 >> 20;
   const std::string size_note =
@@ -348,8 +255,6 @@ int main(int argc, char** argv) {
   int threads = 0;
   app.add_flag("--quick", quick, "4 layers and 5 rounds: under a minute");
   app.add_flag("--json", json, "one JSON object a line");
-  bool scores_only = false;
-  app.add_flag("--scores-only", scores_only, "no cases but scores/...");
   app.add_option("--threads", threads, "of both sides; 0 takes all cores")
       ->check(CLI::Range(0, 1024));
   try {
@@ -357,7 +262,7 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }
-  const absl::Status status = kedge::Run(quick, json, threads, scores_only);
+  const absl::Status status = kedge::Run(quick, json, threads);
   if (status.ok()) return 0;
   std::fprintf(stderr, "model_bench: %s\n", std::string(status.message()).c_str());
   return 1;
