@@ -9,7 +9,6 @@
 #include "gpu/codec/kivi_rans.h"
 #include "gpu/codec/kivi_rans_codec.h"
 #include "gpu/codec/part_header.h"
-#include "gpu/codec/row_transform.h"
 #include "gpu/kernels/cast.h"
 #include "proto/model_profile.h"
 
@@ -257,48 +256,6 @@ TEST(KiviRans, TruncationIsAnError) {
   for (size_t size = 0; size < good.size(); size += 7) {
     std::vector<uint8_t> out(64 * kWidth * 2);
     EXPECT_FALSE(Decode(chain, task, std::span<const uint8_t>(good).first(size), out).ok());
-  }
-}
-
-TEST(RowTransform, IsAMatrixProduct) {
-  // [1, 10] times a matrix of 2 rows and 40 columns whose [i][j] is j + 100 i.
-  const std::vector<float> in = {1, 10};
-  std::vector<float> matrix(PanelFloats(2, 40));
-  for (int64_t i = 0; i < 2; ++i) {
-    for (int64_t j = 0; j < 40; ++j) matrix[PanelIndex(2, i, j)] = static_cast<float>(j + 100 * i);
-  }
-  std::vector<float> out(40);
-  TransformRows({.in = in.data(), .rows = 1, .inner = 2, .matrix = matrix.data(), .width = 40},
-                out.data());
-  for (int64_t j = 0; j < 40; ++j) EXPECT_EQ(out[j], static_cast<float>(11 * j + 1000));
-}
-
-TEST(RowTransform, VectorsGiveTheSameBits) {
-  std::mt19937 random(3);
-  std::normal_distribution<float> normal;
-  for (const auto& [rows, inner, width] :
-       {std::array<int64_t, 3>{1, 1, 1}, {9, 17, 33}, {64, 128, 128}, {60, 5, 47}}) {
-    std::vector<float> in(rows * inner);
-    std::vector<float> matrix(PanelFloats(inner, width));
-    std::vector<float> start(width);
-    for (auto* values : {&in, &matrix, &start}) {
-      for (float& v : *values) v = normal(random);
-    }
-    for (const bool turned : {false, true}) {
-      const RowTransform task{.in = in.data(),
-                              .row_stride = turned ? 1 : inner,
-                              .inner_stride = turned ? rows : 1,
-                              .rows = rows,
-                              .inner = inner,
-                              .matrix = matrix.data(),
-                              .width = width,
-                              .start = turned ? start.data() : nullptr};
-      std::vector<float> one(rows * width);
-      std::vector<float> two(rows * width);
-      TransformRows(task, one.data());
-      TransformRowsScalar(task, two.data());
-      EXPECT_EQ(one, two) << rows << " " << inner << " " << width;
-    }
   }
 }
 

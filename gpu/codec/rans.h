@@ -109,4 +109,29 @@ struct RansReader {
 int64_t RansDecodeVectors(const RansTable& table, int64_t count, RansReader& reader,
                           uint8_t* symbols);
 
+// On the GPU: many streams a call, each by one warp. All pointers are device memory.
+struct RansCudaRun {
+  const uint32_t* slots = nullptr;  // [4096], a copy of RansTable::slots()
+  int64_t count = 0;
+  uint8_t* to = nullptr;  // symbol i goes to to[i * stride]
+  int64_t stride = 1;
+};
+struct RansCudaStream {
+  const RansCudaRun* runs = nullptr;
+  int64_t symbols = 0;  // of all runs together
+  int lanes = 0;        // RansLanes(symbols)
+  const uint8_t* in = nullptr;
+  int64_t bytes = 0;  // at `in`, possibly more than the stream's
+};
+// In place of a stream's bytes, what RansDecode has messages for.
+inline constexpr int64_t kRansStatesCut = -1;
+inline constexpr int64_t kRansStateLow = -2;
+inline constexpr int64_t kRansWordsEnd = -3;
+inline constexpr int64_t kRansStateNotFirst = -4;
+
+// Has the symbols of RansDecode, and its answers in results [count]: bytes read, or one of the
+// above, after which that stream's symbols are of no use. Runs, symbols and lanes are trusted, the
+// bytes are not: none behind `bytes` is read, whatever they are.
+void RansDecodeCuda(const RansCudaStream* streams, int64_t count, int64_t* results, void* stream);
+
 }  // namespace kedge::codec

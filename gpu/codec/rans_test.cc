@@ -6,6 +6,9 @@
 #include <numeric>
 #include <random>
 
+#include "gpu/codec/kivi_rans.h"
+#include "gpu/kernels/cuda_test_device.h"
+#include "gpu/kernels/random_floats.h"
 #include "proto/wire.h"
 
 namespace kedge::codec {
@@ -175,6 +178,132 @@ TEST(Rans, NamesWhatIsWrong) {
   StoreLe<uint32_t>(bytes.data() + 4, 0xffff);
   says(bytes, "state of lane 1: 0x0000ffff is below 2^16");
 }
+
+#if KEDGE_CUDA
+
+// What the GPU answers where the CPU answers this.
+int64_t AnswerOf(const absl::StatusOr<int64_t>& read) {
+  if (read.ok()) return *read;
+  const std::string message(read.status().message());
+  const auto says = [&](const char* text) { return message.find(text) != std::string::npos; };
+  if (says("the states have")) return kRansStatesCut;
+  if (says("is below 2^16")) return kRansStateLow;
+  if (says("words end before")) return kRansWordsEnd;
+  EXPECT_TRUE(says("final state")) << message;
+  return kRansStateNotFirst;
+}
+
+class RansCudaTest : public kernels::CudaTwin {
+ protected:
+  RansCudaRun RunOf(const RansTable& table, int64_t count, uint8_t* to, int64_t stride = 1) {
+    const std::vector<uint32_t> slots(table.slots(), table.slots() + kRansTotal);
+    return {ToGpu(slots), count, to, stride};
+  }
+  // A copy of `in` with nothing behind it, at any byte.
+  RansCudaStream StreamOf(const std::vector<RansCudaRun>& runs, std::span<const uint8_t> in,
+                          size_t shift = 0) {
+    RansCudaStream made{.runs = ToGpu(runs), .bytes = static_cast<int64_t>(in.size())};
+    for (const RansCudaRun& run : runs) made.symbols += run.count;
+    made.lanes = RansLanes(made.symbols);
+    std::vector<uint8_t> bytes(shift);
+    bytes.insert(bytes.end(), in.begin(), in.end());
+    if (bytes.empty()) bytes.resize(1);
+    made.in = ToGpu(bytes) + shift;
+    return made;
+  }
+  std::vector<int64_t> Decode(const std::vector<RansCudaStream>& streams) {
+    int64_t* results = Room<int64_t>(streams.size());
+    RansDecodeCuda(ToGpu(streams), static_cast<int64_t>(streams.size()), results, stream());
+    return FromGpu(results, streams.size());
+  }
+};
+
+TEST_F(RansCudaTest, HasTheSymbolsOfTheCpu) {
+  const RansTable peaked = Falling(40, 0.5);
+  const RansTable flat = Falling(256, 1.0);
+  const RansTable one = *RansTable::Make(std::vector<uint16_t>{4096});
+  std::vector<RansCudaStream> streams;
+  std::vector<std::vector<uint8_t>> expected;
+  std::vector<int64_t> sizes;
+  std::vector<uint8_t*> decoded;
+  for (const int64_t count : {0, 1, 7, 63, 2048, 5000, 16384, 40000, 100003}) {
+    const std::vector<RansRun> runs = {
+        {&peaked, count}, {&one, count == 0 ? 0 : 65}, {&flat, 0}, {&flat, count / 3}};
+    expected.push_back(Draw(runs, static_cast<uint32_t>(count)));
+    std::vector<uint8_t> bytes = Encoded(runs, expected.back());
+    sizes.push_back(static_cast<int64_t>(bytes.size()));
+    bytes.resize(bytes.size() + count % 5, 0xff);
+    decoded.push_back(Room<uint8_t>(expected.back().size() + 1));
+    std::vector<RansCudaRun> on_gpu;
+    uint8_t* to = decoded.back();
+    for (const RansRun& run : runs) {
+      on_gpu.push_back(RunOf(*run.table, run.count, to));
+      to += run.count;
+    }
+    streams.push_back(StreamOf(on_gpu, bytes, count % 4));
+  }
+  EXPECT_EQ(Decode(streams), sizes);
+  for (size_t i = 0; i < expected.size(); ++i)
+    EXPECT_EQ(FromGpu(decoded[i], expected[i].size()), expected[i]) << i;
+}
+
+TEST_F(RansCudaTest, HasTheErrorsOfTheCpu) {
+  const RansTable table = Falling(16, 0.7);
+  for (const int64_t count : {700, 20000}) {
+    const std::vector<RansRun> runs = {{&table, count}};
+    const std::vector<uint8_t> symbols = Draw(runs, 2);
+    const std::vector<uint8_t> good = Encoded(runs, symbols);
+    const std::vector<RansCudaRun> on_gpu = {RunOf(table, count, Room<uint8_t>(count))};
+    std::vector<RansCudaStream> streams;
+    std::vector<int64_t> expected;
+    std::vector<uint8_t> back(count);
+    const auto add = [&](std::span<const uint8_t> bytes) {
+      expected.push_back(AnswerOf(RansDecodeScalar(runs, bytes, back.data())));
+      streams.push_back(StreamOf(on_gpu, bytes));
+    };
+    const size_t step = count > 1000 ? 197 : 5;
+    for (size_t size = 0; size < good.size(); size += step)
+      add(std::span<const uint8_t>(good).first(size));
+    for (size_t i = 0; i < good.size(); i += step) {
+      std::vector<uint8_t> bytes = good;
+      bytes[i] ^= static_cast<uint8_t>(1 << i % 8);
+      add(bytes);
+    }
+    std::vector<uint8_t> low = good;
+    StoreLe<uint32_t>(low.data() + 4, 0xffff);
+    add(low);
+    EXPECT_EQ(Decode(streams), expected) << count;
+  }
+}
+
+// Five runs that lie between each other become a KIVI body in place.
+TEST_F(RansCudaTest, WritesKiviBodies) {
+  constexpr int64_t kTokens = 64, kHeads = 3, kSize = 64;
+  const std::vector<float> values = kernels::RandomFloats(kTokens * kHeads * kSize, 4);
+  for (const GroupScales scales : {GroupScales::kF16, GroupScales::kTwoLevel}) {
+    const auto layout =
+        *MakeKiviLayout(4, 32, GroupAxis::kChannels, kTokens, kHeads, kSize, scales);
+    std::vector<uint8_t> body(layout.bytes());
+    ASSERT_TRUE(KiviEncode(
+        layout, {.dtype = DType::kF32, .data = reinterpret_cast<const uint8_t*>(values.data())},
+        body.data()));
+    KiviCounts counts(2);
+    for (auto& part : counts) CountKivi(layout, body, part);
+    const std::vector<KiviTables> tables = *ParseKiviTables("test", EncodeKiviTables(counts));
+    std::vector<uint8_t> bytes(KiviRansBytesMax(layout));
+    bytes.resize(KiviRansEncode(layout, tables[0], body.data(), bytes));
+    uint8_t* out = ToGpu(std::vector<uint8_t>(body.size()));
+    std::vector<RansCudaRun> runs;
+    const auto from = KiviStreamsOf(layout);
+    for (int i = 0; i < kKiviStreams; ++i)
+      runs.push_back(RunOf(tables[0][i], from[i].count, out + from[i].at, from[i].stride));
+    const std::vector<int64_t> sizes = {static_cast<int64_t>(bytes.size())};
+    EXPECT_EQ(Decode({StreamOf(runs, bytes)}), sizes);
+    EXPECT_EQ(FromGpu(out, body.size()), body);
+  }
+}
+
+#endif  // KEDGE_CUDA
 
 }  // namespace
 }  // namespace kedge::codec

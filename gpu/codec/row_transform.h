@@ -37,5 +37,8 @@ struct RowTransform {
 
 void TransformRows(const RowTransform& task, float* out);
 void TransformRowsScalar(const RowTransform& task, float* out);
+// On the GPU: all pointers are device memory. Rows of all blocks of one part of a model may pass
+// together.
+void TransformRowsCuda(const RowTransform& task, float* out, void* stream);
 
 }  // namespace kedge::codec
