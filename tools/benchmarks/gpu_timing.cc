@@ -6,6 +6,10 @@
 // call, the median of several, by CUDA's events; the yardstick copies the same bytes in between.
 // Keys are turned by angles on the way.
 //
+// rANS is the entropy coder alone: 1,024 streams, each of a kivi4g32 body of 64 tokens with the
+// five tables that it would have. archive/rows is the archive's transform alone, from 400
+// components to fp32 rows of 1,024.
+//
 // Offsets are fp32, of one layer of the same model. What an operator reads and writes, rows without
 // angles and factors, stands to a memcpy of half as many bytes, which reads and writes them each.
 //
@@ -24,6 +28,8 @@
 #include "gpu/codec/fp8.h"
 #include "gpu/codec/hadamard.h"
 #include "gpu/codec/kivi.h"
+#include "gpu/codec/kivi_rans.h"
+#include "gpu/codec/row_transform.h"
 #include "gpu/device/device_cuda.h"
 #include "gpu/kernels/attention.h"
 #include "gpu/kernels/cast.h"
@@ -47,6 +53,7 @@ constexpr int64_t kBytes = kTokens * kWidth * 2;
 constexpr int64_t kHeadsOfQueries = 32, kRows = 1024, kKeysBefore = 7168;
 constexpr int64_t kFloatBytes = kTokens * kWidth * 4;
 constexpr int64_t kAnchors = 8, kRank = 32;
+constexpr int64_t kBlock = 64, kBlocks = kTokens / kBlock, kKept = 400;
 constexpr int kRounds = 9;
 
 // Ends the program: a machine whose CUDA fails gives no figures.
@@ -70,6 +77,15 @@ T* ToGpu(const std::vector<T>& values) {
            cudaSuccess,
        "cudaMemcpy");
   return memory;
+}
+
+template <typename T>
+std::vector<T> FromGpu(const T* memory, int64_t count) {
+  std::vector<T> values(count);
+  Must(
+      ::cudaMemcpy(values.data(), memory, count * sizeof(T), cudaMemcpyDeviceToHost) == cudaSuccess,
+      "cudaMemcpy");
+  return values;
 }
 
 class Timing {
@@ -133,6 +149,54 @@ class Timing {
     Report("fp8/keys/decode", [&] {
       Fp8DecodeCuda(layout, scale_, encoded_, DType::kF16, rows_, cos_, sin_, 0, stream_);
     });
+  }
+
+  // Bodies go to encoded_, one behind the other.
+  void Rans() {
+    const KiviLayout layout{4,      32,        GroupAxis::kTokens, kBlock,
+                            kHeads, kHeadSize, GroupScales::kF16};
+    std::vector<uint8_t> bytes;
+    const codec::KiviTables tables = KiviRansPart(layout, bytes);
+    const auto size = static_cast<int64_t>(bytes.size());
+    std::vector<codec::RansCudaRun> runs;
+    for (int i = 0; i < codec::kKiviStreams; ++i) {
+      const uint32_t* slots = tables[i].slots();
+      const codec::KiviStream to = KiviStreamsOf(layout)[i];
+      runs.push_back({.slots = ToGpu(std::vector<uint32_t>(slots, slots + codec::kRansTotal)),
+                      .count = to.count,
+                      .to = encoded_ + to.at,
+                      .stride = to.stride});
+    }
+    uint8_t* const in = Room<uint8_t>(kBlocks * size);
+    std::vector<codec::RansCudaStream> streams;
+    for (int64_t b = 0; b < kBlocks; ++b) {
+      Must(::cudaMemcpy(in + b * size, bytes.data(), size, cudaMemcpyHostToDevice) == cudaSuccess,
+           "cudaMemcpy");
+      streams.push_back({.runs = ToGpu(runs),
+                         .symbols = layout.bytes(),
+                         .lanes = codec::RansLanes(layout.bytes()),
+                         .in = in + b * size,
+                         .bytes = size});
+      for (codec::RansCudaRun& run : runs) run.to += layout.bytes();
+    }
+    const codec::RansCudaStream* on_gpu = ToGpu(streams);
+    int64_t* results = Room<int64_t>(kBlocks);
+    Report("rans/decode", [&] { RansDecodeCuda(on_gpu, kBlocks, results, stream_); });
+    Must(FromGpu(results, kBlocks) == std::vector<int64_t>(kBlocks, size), "rANS's answer");
+  }
+
+  void ArchiveRows() {
+    const std::vector<float> matrix(codec::PanelFloats(kKept, kWidth), 0.01f);
+    const codec::RowTransform task{.in = floats_,
+                                   .row_stride = 1,
+                                   .inner_stride = kTokens,
+                                   .rows = kTokens,
+                                   .inner = kKept,
+                                   .matrix = ToGpu(matrix),
+                                   .width = kWidth,
+                                   .start = ToGpu(std::vector<float>(kWidth, 0.5f))};
+    float* const rows = reinterpret_cast<float*>(encoded_);
+    Report("archive/rows", [&] { TransformRowsCuda(task, rows, stream_); });
   }
 
   void Scores() {
@@ -218,6 +282,20 @@ class Timing {
   }
 
  private:
+  // The first tokens of raw_ as an entropy-coded part, and the tables that they would have.
+  codec::KiviTables KiviRansPart(const KiviLayout& layout, std::vector<uint8_t>& bytes) {
+    const std::vector<uint8_t> raw = FromGpu(raw_, layout.tokens * kWidth * 2);
+    std::vector<uint8_t> body(layout.bytes());
+    Must(KiviEncode(layout, {.dtype = DType::kF16, .data = raw.data()}, body.data()), "KIVI");
+    codec::KiviCounts counts(2);
+    for (auto& of_part : counts) CountKivi(layout, body, of_part);
+    const auto parts = codec::ParseKiviTables("made up", codec::EncodeKiviTables(counts));
+    Must(parts.ok(), "tables");
+    bytes.resize(KiviRansBytesMax(layout));
+    bytes.resize(KiviRansEncode(layout, parts->front(), body.data(), bytes));
+    return parts->front();
+  }
+
   // Sums of e * offset: over anchors at once, and of two parts.
   void Sums(float* target) {
     constexpr int64_t kEach = kTokens / kAnchors;
@@ -316,6 +394,8 @@ int Main() {
   timing.Kivi("kivi4g32", 4, GroupScales::kF16);
   timing.Kivi("kivi4g32s8", 4, GroupScales::kTwoLevel);
   timing.Fp8();
+  timing.Rans();
+  timing.ArchiveRows();
   timing.Scores();
   timing.Offsets();
   return 0;
