@@ -55,6 +55,7 @@ struct Flags {
   uint64_t requests = 0;
   int64_t answer_tokens = 16;
   AgentsOptions agents;
+  int64_t learnt_users = 0;  // 0: as many as --quick says
   std::string policy = "raw";
   bool embedded = false;
   bool quick = false;
@@ -120,7 +121,8 @@ void AddFlags(CLI::App& app, Flags& flags) {
 }
 
 // The lengths that KVCOMM's Table 3 varies.
-void AddAgentFlags(CLI::App& app, AgentsOptions& agents) {
+void AddAgentFlags(CLI::App& app, Flags& flags) {
+  AgentsOptions& agents = flags.agents;
   AgentOptions& workload = agents.workload;
   app.add_option("--model", agents.model, "Checkpoint that the agents run on; none: no agents")
       ->type_name("DIR");
@@ -132,6 +134,10 @@ void AddAgentFlags(CLI::App& app, AgentsOptions& agents) {
       ->check(CLI::Range(1, 10000))
       ->type_name("N")
       ->capture_default_str();
+  app.add_option("--agent-learnt", flags.learnt_users,
+                 "How many other users offsets are learnt from; 10, or 5 with --quick")
+      ->check(CLI::Range(1, 10000))
+      ->type_name("N");
   app.add_option("--agent-input", workload.input_tokens, "Tokens of the user's question")
       ->check(CLI::Range(1, 1 << 20))
       ->type_name("N")
@@ -235,7 +241,7 @@ int Run(const Flags& flags, const Inputs& inputs) {
   if (!flags.agents.model.empty() && CanReuse(flags.agents.model)) {
     auto reuse = RunReuse(**node, {.model = flags.agents.model,
                                    .workload = flags.agents.workload,
-                                   .learnt = flags.quick ? kLearntUsersQuick : kLearntUsers,
+                                   .learnt = flags.learnt_users,
                                    .requests = flags.agents.requests});
     if (!reuse.ok()) return FailStep(reuse.status());
     figures.reuse = *std::move(reuse);
@@ -280,13 +286,14 @@ int Main(int argc, char** argv) {
   CLI::App app("Kedge, end to end on this machine: reuse of KV by a real node, measured.",
                "kedge_demo");
   AddFlags(app, flags);
-  AddAgentFlags(app, flags.agents);
+  AddAgentFlags(app, flags);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : kExitUsage;
   }
   if (flags.questions == 0) flags.questions = flags.quick ? 3 : 8;
+  if (flags.learnt_users == 0) flags.learnt_users = flags.quick ? kLearntUsersQuick : kLearntUsers;
   if (flags.requests == 0) flags.requests = flags.quick ? 200 : 500;
   if (!flags.json.empty() && !std::ofstream(flags.json, std::ios::app))
     return Fail(kExitUsage, "--json: " + flags.json + ": cannot be written");
